@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The allocator core: pure logic over index arrays, the same source in the module and on the host.
+//! (The essay is written below once the parts stand.)
+
+pub mod platform;
+pub mod types;
+
+pub mod lock;
+pub mod stats;
+
+use self::{
+    lock::LockFigures,
+    stats::Stats,
+    types::{
+        BlockIdx,
+        Context,
+        CpuIdx,
+        Migratetype,
+        Order,
+        Result,
+        NR_MIGRATETYPES,
+        NR_ORDERS, //
+    },
+};
+
+/// The policies over the zone buddy and its per-CPU page sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListPolicy {
+    /// Today's per-CPU lists: orders 0 to 3 and the pageblock order, page by page.
+    Pcp,
+    /// The per-CPU pageblock buddy of April 2026: whole blocks, owned by CPUs.
+    Owner,
+}
+
+/// Description of a zone with ranges of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Config<'a> {
+    /// How sets refill, merge and drain.
+    pub policy: ListPolicy,
+    /// Pages of each range; multiples of the pageblock size. The first page of each range is
+    /// physically aligned to at least `2^MAX_ORDER` pages, or to the range's size rounded up to a
+    /// power of two where that is less.
+    pub range_pages: &'a [u32],
+    /// Pageblock order, within [`types::BLOCK_ORDERS`].
+    pub block_order: u8,
+    /// Upper bound of CPU numbers, plus one.
+    pub nr_cpus: u32,
+    /// CPUs that share the pages: what the automatic watermarks divide by.
+    pub online_cpus: u32,
+    /// Fixed batch in pages instead of the automatic one.
+    pub batch: Option<u32>,
+    /// Fixed pcp high in pages instead of the automatic one.
+    pub high: Option<u32>,
+    /// Blocks of type CMA, as percentage of all.
+    pub cma_percent: u8,
+}
+
+/// What every policy offers to workloads and clients.
+pub trait PageAllocator: Sync {
+    /// Names an allocated chunk by its first page.
+    type Page: Copy + Send + Sync + PartialEq + core::fmt::Debug;
+
+    /// Allocates `2^order` pages, aligned to their number.
+    ///
+    /// `cpu` is the calling CPU; the caller stays on it during the call.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if no chunk is free, `Invalid` if the policy does not serve that order.
+    fn alloc(&self, cpu: CpuIdx, order: Order, mt: Migratetype, ctx: Context)
+        -> Result<Self::Page>;
+
+    /// Frees a chunk that was allocated with the same `order`, by whichever CPU.
+    ///
+    /// # Errors
+    ///
+    /// `DoubleFree`, `BadFree` or `Invalid`; nothing changes then.
+    fn free(&self, cpu: CpuIdx, page: Self::Page, order: Order, ctx: Context) -> Result<()>;
+
+    /// Gives everything that the set of CPU `target` holds back to the zone. `cpu` is the calling
+    /// CPU. Task context.
+    fn drain(&self, cpu: CpuIdx, target: CpuIdx);
+
+    /// The largest order that [`PageAllocator::alloc`] serves.
+    fn max_order(&self) -> Order;
+
+    /// Counters, per CPU.
+    fn stats(&self) -> &Stats;
+
+    /// Figures of the zone lock, where the policy has one of its own.
+    fn zone_lock(&self) -> Option<LockFigures>;
+
+    /// Figures of the locks of the per-CPU sets, summed.
+    fn pcp_locks(&self) -> Option<LockFigures>;
+
+    /// Sets counters and lock figures to zero.
+    fn reset_stats(&self);
+}
+
+/// Free chunks by migratetype and order: one row group of `buddyinfo`.
+pub type FreeChunks = [[u64; NR_ORDERS]; NR_MIGRATETYPES];
+
+/// Where the chunks of a report are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In the zone.
+    Zone,
+    /// On the set of a CPU.
+    Cpu(CpuIdx),
+}
+
+/// One row of `pageblocks`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockInfo {
+    /// Type of the block.
+    pub migratetype: Migratetype,
+    /// Owning CPU, if any.
+    pub owner: Option<CpuIdx>,
+    /// Pages of it that are free in the zone.
+    pub free_zone_pages: u32,
+    /// Pages of it that are free on per-CPU sets.
+    pub free_pcp_pages: u32,
+    /// Whether it waits on its owner's recovery list.
+    pub recoverable: bool,
+}
+
+/// What a policy that manages ranges of its own can report. `stock` has none of this.
+pub trait Report {
+    /// Pages managed.
+    fn managed_pages(&self) -> u64;
+
+    /// Bytes of metadata.
+    fn metadata_bytes(&self) -> u64;
+
+    /// Free chunks in one place, now.
+    fn free_chunks(&self, place: Place) -> FreeChunks;
+
+    /// Number of pageblocks, holes included.
+    fn nr_blocks(&self) -> u32;
+
+    /// A row of the block table; `None` for a hole between ranges. Exact when nothing runs.
+    fn block_info(&self, block: BlockIdx) -> Option<BlockInfo>;
+
+    /// Batch and high watermark of a CPU's set, in pages.
+    fn tuning(&self, cpu: CpuIdx) -> Tuning;
+
+    /// Verifies every invariant of the zone; to be called while nothing runs.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant found violated.
+    fn check(&self) -> core::result::Result<(), Violation>;
+}
+
+/// Current sizes of a per-CPU set, in pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tuning {
+    /// Pages on the set.
+    pub count: u32,
+    /// Pages moved per zone transaction, before scaling.
+    pub batch: u32,
+    /// Count that triggers a drain, now.
+    pub high: u32,
+    /// Bounds between which `high` adapts.
+    pub high_min: u32,
+    /// See `high_min`.
+    pub high_max: u32,
+}
+
+/// A violated invariant: which one, where, and the two figures that disagree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The invariant, in words.
+    pub what: &'static str,
+    /// Index of the page, block or CPU that shows it.
+    pub at: u32,
+    /// What the books say.
+    pub expected: u64,
+    /// What a recount found.
+    pub found: u64,
+}
+
+impl core::fmt::Display for Violation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{} at {}: expected {}, found {}",
+            self.what, self.at, self.expected, self.found
+        )
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host's side of the platform: std, or loom's model of it under `cfg(loom)`.
+
+use super::{CachePadded, Irq, LockClass};
+use crate::mm::types::{Error, Result};
+
+#[cfg(not(loom))]
+use std::sync::{atomic, Mutex, MutexGuard};
+
+#[cfg(loom)]
+use loom::sync::{atomic, Mutex, MutexGuard};
+
+use atomic::Ordering;
+
+/// A fixed-size array on the heap.
+pub struct Array<T>(Vec<T>);
+
+impl<T> Array<T> {
+    /// An array of `len` elements, element `i` being `init(i)`.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if there is no room for it.
+    pub fn new(len: usize, init: impl FnMut(usize) -> T) -> Result<Array<T>> {
+        let mut v = Vec::new();
+        v.try_reserve_exact(len).map_err(|_| Error::NoMemory)?;
+        v.extend((0..len).map(init));
+        Ok(Array(v))
+    }
+}
+
+impl<T> core::ops::Deref for Array<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> core::ops::DerefMut for Array<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+}
+
+macro_rules! atomic_word {
+    ($name:ident, $int:ty, $doc:literal) => {
+        #[doc = $doc]
+        #[derive(Debug)]
+        pub struct $name(atomic::$name);
+
+        impl $name {
+            /// A word with a first value.
+            pub fn new(value: $int) -> Self {
+                Self(atomic::$name::new(value))
+            }
+
+            /// Reads without ordering (`READ_ONCE()`).
+            #[inline]
+            pub fn load(&self) -> $int {
+                self.0.load(Ordering::Relaxed)
+            }
+
+            /// Writes without ordering (`WRITE_ONCE()`).
+            #[inline]
+            pub fn store(&self, value: $int) {
+                self.0.store(value, Ordering::Relaxed)
+            }
+
+            /// Reads with acquire ordering.
+            #[inline]
+            pub fn load_acquire(&self) -> $int {
+                self.0.load(Ordering::Acquire)
+            }
+
+            /// Swaps in a value, fully ordered.
+            #[inline]
+            pub fn swap(&self, value: $int) -> $int {
+                self.0.swap(value, Ordering::AcqRel)
+            }
+
+            /// Stores `new` if the word is `old`; else returns what it is. Release on success.
+            #[inline]
+            pub fn cmpxchg_release(&self, old: $int, new: $int) -> core::result::Result<$int, $int> {
+                self.0
+                    .compare_exchange(old, new, Ordering::Release, Ordering::Relaxed)
+            }
+        }
+    };
+}
+
+atomic_word!(AtomicU32, u32, "A 32-bit word shared between CPUs.");
+atomic_word!(AtomicU64, u64, "A 64-bit word shared between CPUs.");
+
+/// A lock around a value. There are no interrupts to mask on the host.
+pub struct Lock<T>(Mutex<T>);
+
+/// The right to use the value of a [`Lock`]; unlocks when dropped.
+pub struct Guard<'a, T>(MutexGuard<'a, T>);
+
+impl<T> Lock<T> {
+    /// `len` locks of one class, each on cache lines of its own.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if there is no room for them.
+    pub fn array(
+        len: usize,
+        _class: LockClass,
+        mut init: impl FnMut(usize) -> T,
+    ) -> Result<Array<CachePadded<Lock<T>>>> {
+        Array::new(len, |i| CachePadded(Lock(Mutex::new(init(i)))))
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self, _irq: Irq) -> Guard<'_, T> {
+        Guard(self.0.lock().expect("a holder of the lock panicked"))
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_lock(&self, _irq: Irq) -> Option<Guard<'_, T>> {
+        self.0.try_lock().ok().map(Guard)
+    }
+}
+
+impl<T> core::ops::Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> core::ops::DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+/// A monotonic clock, in nanoseconds.
+pub fn now_ns() -> u64 {
+    use std::{sync::OnceLock, time::Instant};
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All that the core asks of its host: atomic words, locks, fixed-size arrays.
+//!
+//! Two implementations with one interface: `kernel` over the `kernel` crate when this is compiled
+//! by kbuild (`cfg(MODULE)`), `host` over std, or over loom's model when `cfg(loom)`. This folder
+//! is the only place of the core with `unsafe` code or a `kernel::` path.
+
+#[cfg(MODULE)]
+mod kernel;
+#[cfg(MODULE)]
+pub use self::kernel::{
+    now_ns,
+    Array,
+    AtomicU32,
+    AtomicU64,
+    Guard,
+    Lock, //
+};
+
+#[cfg(not(MODULE))]
+mod host;
+#[cfg(not(MODULE))]
+pub use self::host::{
+    now_ns,
+    Array,
+    AtomicU32,
+    AtomicU64,
+    Guard,
+    Lock, //
+};
+
+/// Whether taking a lock also masks interrupts on this CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Irq {
+    /// Leave interrupts as they are.
+    Keep,
+    /// Save and disable, restore at unlock (`spin_lock_irqsave()`).
+    Save,
+}
+
+/// Which lockdep class a lock belongs to. Lock order: `Pcp` before `Zone`; never two of a class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockClass {
+    /// The lock of a zone.
+    Zone,
+    /// The lock of a per-CPU set.
+    Pcp,
+}
+
+/// A value on cache lines of its own.
+#[repr(align(64))]
+pub struct CachePadded<T>(pub T);
+
+impl<T> core::ops::Deref for CachePadded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
