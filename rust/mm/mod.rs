@@ -6,8 +6,24 @@
 pub mod platform;
 pub mod types;
 
+mod free_area;
+mod page_map;
+mod pageblock;
+
 pub mod lock;
 pub mod stats;
+
+mod zone;
+
+mod pcp;
+
+mod drain;
+mod refill;
+
+mod check;
+mod list_allocator;
+
+pub use self::list_allocator::ListAllocator;
 
 use self::{
     lock::LockFigures,
@@ -130,7 +146,10 @@ pub trait Report {
     /// Pages managed.
     fn managed_pages(&self) -> u64;
 
-    /// Bytes of metadata.
+    /// Free pages, in the zone and on all sets.
+    fn free_pages(&self) -> u64;
+
+    /// Bytes of metadata for pages and blocks.
     fn metadata_bytes(&self) -> u64;
 
     /// Free chunks in one place, now.

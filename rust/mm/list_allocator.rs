@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The two list policies: `pcp` and `owner` over one zone buddy and one kind of per-CPU set.
+//!
+//! This is the only file of the core that takes the locks of per-CPU sets. It decides which set a
+//! request goes to; [`refill`](super::refill) and [`drain`](super::drain) move pages between a set
+//! and the zone.
+//!
+//! | | `pcp` | `owner` |
+//! |---|---|---|
+//! | orders on a set   | 0-3 and block order        | 0 to block order                    |
+//! | allocation        | exact list                 | smallest larger chunk, split        |
+//! | free goes to      | this CPU's set (trylock)   | the owner's set (irqsave lock)      |
+//! | lock is taken     | the zone                   | in task context: wait; else: zone   |
+
+use super::{
+    free_area::End,
+    lock::{CountedGuard, CountedLocks, LockFigures},
+    page_map::{Mergeable, State},
+    pcp::{Limits, Pcp, COSTLY_ORDER},
+    platform::{Array, Irq, LockClass},
+    stats::{Event, Stats},
+    types::{
+        BlockIdx,
+        Context,
+        CpuIdx,
+        Error,
+        Migratetype,
+        Order,
+        PageIdx,
+        Result,
+        BLOCK_ORDERS,
+        MAX_ORDER, //
+    },
+    zone::{Ladder, Zone},
+    Config,
+    ListPolicy,
+    PageAllocator, //
+};
+
+/// A zone under policy `pcp` or `owner`.
+pub struct ListAllocator {
+    pub(super) policy: ListPolicy,
+    pub(super) zone: Zone,
+    /// By CPU number.
+    pub(super) sets: CountedLocks<Pcp>,
+    pub(super) stats: Stats,
+    /// First page index of each range.
+    range_bases: Array<PageIdx>,
+    pub(super) managed_pages: u64,
+}
+
+/// Where a free has to go.
+enum Route {
+    /// To the zone: no set takes chunks of this order.
+    Zone,
+    /// To the set of this CPU, which owns the block.
+    Home(CpuIdx),
+    /// To the set of the freeing CPU, for batching only.
+    Local,
+}
+
+/// Blocks that the index space of a zone needs for a range, so that the next one starts aligned.
+fn blocks_spanned(range_pages: u32, block_order: Order) -> u64 {
+    u64::from(range_pages).next_multiple_of(u64::from(Order::new(MAX_ORDER).pages()))
+        >> block_order.get()
+}
+
+impl ListAllocator {
+    /// A zone over ranges that are entirely free.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the description does not make sense, `NoMemory` if there is no room for the
+    /// metadata.
+    pub fn new(config: &Config<'_>) -> Result<ListAllocator> {
+        if !BLOCK_ORDERS.contains(&config.block_order)
+            || config.nr_cpus == 0
+            || config.cma_percent > 100
+            || config.batch == Some(0)
+        {
+            return Err(Error::Invalid);
+        }
+        let block_order = Order::new(config.block_order);
+        let mut nr_blocks = 0;
+        let mut managed_pages = 0;
+        for &pages in config.range_pages {
+            if pages == 0 || pages % block_order.pages() != 0 {
+                return Err(Error::Invalid);
+            }
+            nr_blocks += blocks_spanned(pages, block_order);
+            managed_pages += u64::from(pages);
+        }
+        // Page indexes, `NO_PAGE` excepted, have to fit 32 bits.
+        if nr_blocks == 0 || nr_blocks << block_order.get() >= u64::from(u32::MAX) {
+            return Err(Error::Invalid);
+        }
+        let mut next_base = 0;
+        let range_bases = Array::new(config.range_pages.len(), |i| {
+            let base = PageIdx(next_base);
+            // CAST: the sum was checked above.
+            next_base +=
+                (blocks_spanned(config.range_pages[i], block_order) as u32) << block_order.get();
+            base
+        })?;
+        let limits = Limits::new(managed_pages, config.online_cpus, config.batch, config.high);
+        let alloc = ListAllocator {
+            policy: config.policy,
+            // CAST: checked above.
+            zone: Zone::new(nr_blocks as u32, block_order, config.nr_cpus)?,
+            sets: CountedLocks::new(config.nr_cpus as usize, LockClass::Pcp, |_| {
+                Pcp::new(limits)
+            })?,
+            stats: Stats::new(config.nr_cpus as usize)?,
+            range_bases,
+            managed_pages,
+        };
+        alloc.add_ranges(config);
+        Ok(alloc)
+    }
+
+    /// Hands every block of the ranges to the zone; the last `cma_percent` of them as CMA.
+    fn add_ranges(&self, config: &Config<'_>) {
+        let block_order = self.zone.blocks.order();
+        let nr_blocks = self.managed_pages >> block_order.get();
+        let first_cma = nr_blocks - nr_blocks * u64::from(config.cma_percent) / 100;
+        let mut zone = self.zone.lock(CpuIdx(0), &self.stats);
+        let mut nr = 0;
+        for (base, &pages) in self.range_bases.iter().zip(config.range_pages) {
+            let first = self.zone.blocks.block_of(*base).0;
+            for block in first..first + (pages >> block_order.get()) {
+                let mt = if nr < first_cma {
+                    Migratetype::Movable
+                } else {
+                    Migratetype::Cma
+                };
+                zone.add_block(BlockIdx(block), mt);
+                nr += 1;
+            }
+        }
+        drop(zone);
+        self.reset_stats();
+    }
+
+    /// Index of the first page of range `i`.
+    pub fn range_base(&self, i: usize) -> PageIdx {
+        self.range_bases[i]
+    }
+
+    /// Whether sets keep chunks of `order` (mainline: `pcp_allowed_order()`).
+    #[inline]
+    fn is_set_order(&self, order: Order) -> bool {
+        let block_order = self.zone.blocks.order();
+        match self.policy {
+            ListPolicy::Pcp => order <= COSTLY_ORDER || order == block_order,
+            ListPolicy::Owner => order <= block_order,
+        }
+    }
+
+    fn take_from_set(&self, pcp: &mut Pcp, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        match self.policy {
+            ListPolicy::Pcp => pcp.take_exact(&self.zone.pages, order, mt),
+            ListPolicy::Owner => pcp.take_split(&self.zone.pages, order, mt),
+        }
+    }
+
+    /// Allocates from the calling CPU's set, refilling it if it has nothing that fits.
+    #[inline]
+    fn alloc_from_set(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        let Some(mut pcp) = self.sets.try_lock(cpu.idx(), Irq::Keep) else {
+            self.stats.inc(cpu, Event::PcpLockBusyAlloc);
+            return None;
+        };
+        if pcp.dead {
+            return None;
+        }
+        pcp.note_alloc();
+        if let Some(page) = self.take_from_set(&mut pcp, order, mt) {
+            return Some(page);
+        }
+        if !self.refill(cpu, &mut pcp, order, mt) {
+            return None;
+        }
+        self.take_from_set(&mut pcp, order, mt)
+    }
+
+    fn alloc_from_zone(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        let page = self
+            .zone
+            .lock(cpu, &self.stats)
+            .take(order, mt, &mut Ladder::Normal)?;
+        self.stats.inc(cpu, Event::ZoneAlloc);
+        Some(page)
+    }
+
+    /// Last resort of an allocation: gives the sets back to the zone one after the other, this
+    /// CPU's first, then upwards from it, and stops as soon as the request is served. CPUs that
+    /// have nothing are left alone after a look.
+    fn alloc_after_targeted_drain(
+        &self,
+        cpu: CpuIdx,
+        order: Order,
+        mt: Migratetype,
+    ) -> Option<PageIdx> {
+        let nr_cpus = self.sets.len();
+        for i in 0..nr_cpus {
+            let target = (cpu.idx() + i) % nr_cpus;
+            if self.drain_set(cpu, target) {
+                self.stats.inc(cpu, Event::TargetedDrain);
+                if let Some(page) = self.alloc_from_zone(cpu, order, mt) {
+                    return Some(page);
+                }
+            }
+        }
+        None
+    }
+
+    /// Gives a whole set back. Returns whether it had anything.
+    fn drain_set(&self, cpu: CpuIdx, target: usize) -> bool {
+        let mut pcp = self.sets.lock(target, Irq::Save);
+        if pcp.count() == 0 {
+            return false;
+        }
+        self.drain_whole(cpu, &mut pcp);
+        true
+    }
+
+    fn route(&self, page: PageIdx, order: Order) -> Route {
+        if !self.is_set_order(order) {
+            return Route::Zone;
+        }
+        match (self.policy, self.zone.blocks.owner(page)) {
+            // The owner is stable here: it changes only while the whole block is free, and the
+            // caller still holds a page of it.
+            (ListPolicy::Owner, Some(owner)) => Route::Home(owner),
+            _ => Route::Local,
+        }
+    }
+
+    /// The lock of the set that a free goes to; `None` if the free should go to the zone instead.
+    #[inline]
+    fn lock_for_free(&self, set: CpuIdx, ctx: Context) -> Option<CountedGuard<'_, Pcp>> {
+        match (self.policy, ctx) {
+            (ListPolicy::Pcp, _) => self.sets.try_lock(set.idx(), Irq::Keep),
+            (ListPolicy::Owner, Context::Task) => Some(self.sets.lock(set.idx(), Irq::Save)),
+            // The interrupted code may hold this very lock.
+            (ListPolicy::Owner, _) => self.sets.try_lock(set.idx(), Irq::Save),
+        }
+    }
+
+    fn free_to_set(
+        &self,
+        cpu: CpuIdx,
+        set: CpuIdx,
+        mut pcp: CountedGuard<'_, Pcp>,
+        page: PageIdx,
+        order: Order,
+        mergeable: Mergeable,
+    ) {
+        let mt = self.zone.blocks.migratetype(page).pcp_type();
+        pcp.free
+            .insert(&self.zone.pages, page, order, mt, mergeable, End::Head);
+        if set != cpu {
+            self.stats.inc(cpu, Event::RemoteFree);
+        }
+        let excess = pcp.note_free(order, self.zone.nr_free());
+        if excess > 0 {
+            self.drain_excess(cpu, &mut pcp, excess, order);
+        }
+    }
+
+    fn free_to_zone(&self, cpu: CpuIdx, page: PageIdx, order: Order) {
+        let mut zone = self.zone.lock(cpu, &self.stats);
+        let mt = zone.migratetype(page);
+        zone.free_chunk(page, order, mt, End::Head);
+        drop(zone);
+        self.stats.inc(cpu, Event::ZoneFree);
+    }
+
+    /// Checks that an allocated chunk of `order` starts at `page`.
+    fn check_free(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Result<()> {
+        if page.0 >= self.zone.pages.nr_pages() || order.get() > MAX_ORDER {
+            return Err(Error::Invalid);
+        }
+        match self.zone.pages.state(page) {
+            State::Allocated(o, _) if o == order => Ok(()),
+            State::Allocated(..) => {
+                self.stats.inc(cpu, Event::BadFree);
+                Err(Error::BadFree)
+            }
+            _ if self.is_free(page) => {
+                self.stats.inc(cpu, Event::DoubleFree);
+                Err(Error::DoubleFree)
+            }
+            _ => {
+                self.stats.inc(cpu, Event::BadFree);
+                Err(Error::BadFree)
+            }
+        }
+    }
+
+    /// Whether the page lies in a free chunk.
+    fn is_free(&self, page: PageIdx) -> bool {
+        Order::ZERO.upto(Order::new(MAX_ORDER)).any(|order| {
+            match self.zone.pages.state(page.align_down(order)) {
+                State::Zone(o, _) | State::Pcp(o, _, _) => o >= order,
+                _ => false,
+            }
+        })
+    }
+
+    /// Marks the set of a CPU dead and hands everything on: the CPU is going offline. Frees to its
+    /// blocks go to the zone from now on.
+    pub fn cpu_dead(&self, cpu: CpuIdx, dead: CpuIdx) {
+        let mut pcp = self.sets.lock(dead.idx(), Irq::Save);
+        pcp.dead = true;
+        self.drain_whole(cpu, &mut pcp);
+        self.zone.lock(cpu, &self.stats).forget_fragments(dead);
+    }
+
+    /// Lets the set of a CPU be used again: the CPU is coming online.
+    pub fn cpu_online(&self, cpu: CpuIdx) {
+        self.sets.lock(cpu.idx(), Irq::Save).dead = false;
+    }
+}
+
+impl PageAllocator for ListAllocator {
+    type Page = PageIdx;
+
+    #[inline]
+    fn alloc(&self, cpu: CpuIdx, order: Order, mt: Migratetype, ctx: Context) -> Result<PageIdx> {
+        if order.get() > MAX_ORDER || mt == Migratetype::Cma {
+            return Err(Error::Invalid);
+        }
+        let from_set = match self.is_set_order(order) {
+            true => self.alloc_from_set(cpu, order, mt),
+            false => None,
+        };
+        let page = from_set
+            .or_else(|| self.alloc_from_zone(cpu, order, mt))
+            .or_else(|| match ctx {
+                Context::Task => self.alloc_after_targeted_drain(cpu, order, mt),
+                _ => None,
+            });
+        let Some(page) = page else {
+            self.stats.inc(cpu, Event::AllocFailed);
+            return Err(Error::NoMemory);
+        };
+        self.zone.pages.set_state(page, State::Allocated(order, mt));
+        self.stats.alloc(cpu, mt, order);
+        Ok(page)
+    }
+
+    #[inline]
+    fn free(&self, cpu: CpuIdx, page: PageIdx, order: Order, ctx: Context) -> Result<()> {
+        self.check_free(cpu, page, order)?;
+        self.stats
+            .free(cpu, self.zone.blocks.migratetype(page), order);
+        let (set, mergeable) = match self.route(page, order) {
+            Route::Zone => {
+                self.free_to_zone(cpu, page, order);
+                return Ok(());
+            }
+            Route::Home(owner) => (owner, Mergeable::Yes),
+            Route::Local => (cpu, Mergeable::No),
+        };
+        match self.lock_for_free(set, ctx) {
+            Some(pcp) if !pcp.dead => self.free_to_set(cpu, set, pcp, page, order, mergeable),
+            Some(pcp) => {
+                drop(pcp);
+                self.stats.inc(cpu, Event::DeadFree);
+                self.free_to_zone(cpu, page, order);
+            }
+            None => {
+                self.stats.inc(cpu, Event::PcpLockBusyFree);
+                self.free_to_zone(cpu, page, order);
+            }
+        }
+        Ok(())
+    }
+
+    fn drain(&self, cpu: CpuIdx, target: CpuIdx) {
+        self.drain_set(cpu, target.idx());
+    }
+
+    fn max_order(&self) -> Order {
+        Order::new(MAX_ORDER)
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn zone_lock(&self) -> Option<LockFigures> {
+        Some(self.zone.locks().figures())
+    }
+
+    fn pcp_locks(&self) -> Option<LockFigures> {
+        Some(self.sets.figures())
+    }
+
+    fn reset_stats(&self) {
+        self.stats.reset();
+        self.zone.locks().reset_figures();
+        self.sets.reset_figures();
+    }
+}
