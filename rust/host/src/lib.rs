@@ -4,3 +4,9 @@
 
 #[path = "../../mm/mod.rs"]
 pub mod mm;
+
+#[path = "../../workload/mod.rs"]
+pub mod workload;
+
+#[path = "../../command/mod.rs"]
+pub mod command;
