@@ -276,12 +276,13 @@ impl Report for ListAllocator {
         };
         let whole = blocks.order().pages();
         // A chunk of several blocks has its head in the first of them.
-        let head = blocks.first_page(block).align_down(Order::new(MAX_ORDER));
-        if let State::Zone(order, _) = self.zone.pages.state(head) {
-            if order > blocks.order() {
-                info.free_zone_pages = whole;
-                return Some(info);
-            }
+        let in_larger_chunk = blocks.order().upto(Order::new(MAX_ORDER)).any(|order| {
+            let head = blocks.first_page(block).align_down(order);
+            matches!(self.zone.pages.state(head), State::Zone(o, _) if o >= order)
+        });
+        if in_larger_chunk {
+            info.free_zone_pages = whole;
+            return Some(info);
         }
         for (_, state) in chunks_of(&self.zone, block) {
             match state {

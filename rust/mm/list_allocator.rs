@@ -354,6 +354,7 @@ impl PageAllocator for ListAllocator {
     #[inline]
     fn free(&self, cpu: CpuIdx, page: PageIdx, order: Order, ctx: Context) -> Result<()> {
         self.check_free(cpu, page, order)?;
+        self.zone.pages.set_state(page, State::Inner);
         self.stats
             .free(cpu, self.zone.blocks.migratetype(page), order);
         let (set, mergeable) = match self.route(page, order) {
