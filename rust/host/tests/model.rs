@@ -188,7 +188,6 @@ fn run(policy: ListPolicy, ranges: &[u32], tune: (u32, u32, u8), ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn every_policy_keeps_every_page(
