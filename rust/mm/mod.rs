@@ -3,27 +3,16 @@
 //! The allocator core: pure logic over index arrays, the same source in the module and on the host.
 //! (The essay is written below once the parts stand.)
 
-pub mod platform;
 pub mod types;
 
-mod free_area;
-mod page_map;
-mod pageblock;
+pub mod platform;
 
 pub mod lock;
 pub mod stats;
 
-mod zone;
+mod lists;
 
-mod pcp;
-
-mod drain;
-mod refill;
-
-mod check;
-mod list_allocator;
-
-pub use self::list_allocator::ListAllocator;
+pub use self::lists::ListAllocator;
 
 use self::{
     lock::LockFigures,

@@ -84,7 +84,11 @@ macro_rules! atomic_word {
 
             /// Stores `new` if the word is `old`; else returns what it is. Release on success.
             #[inline]
-            pub fn cmpxchg_release(&self, old: $int, new: $int) -> core::result::Result<$int, $int> {
+            pub fn cmpxchg_release(
+                &self,
+                old: $int,
+                new: $int,
+            ) -> core::result::Result<$int, $int> {
                 self.0
                     .compare_exchange(old, new, Ordering::Release, Ordering::Relaxed)
             }

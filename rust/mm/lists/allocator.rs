@@ -15,9 +15,12 @@
 
 use super::{
     free_area::End,
-    lock::{CountedGuard, CountedLocks, LockFigures},
     page_map::{Mergeable, State},
     pcp::{Limits, Pcp, COSTLY_ORDER},
+    zone::{Ladder, Zone},
+};
+use crate::mm::{
+    lock::{CountedGuard, CountedLocks, LockFigures},
     platform::{Array, Irq, LockClass},
     stats::{Event, Stats},
     types::{
@@ -32,10 +35,7 @@ use super::{
         BLOCK_ORDERS,
         MAX_ORDER, //
     },
-    zone::{Ladder, Zone},
-    Config,
-    ListPolicy,
-    PageAllocator, //
+    Config, ListPolicy, PageAllocator,
 };
 
 /// A zone under policy `pcp` or `owner`.

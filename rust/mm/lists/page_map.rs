@@ -16,7 +16,7 @@
 //! can change. No memory ordering is needed: whoever changes a chunk's place does so under the lock
 //! of that place.
 
-use super::{
+use crate::mm::{
     platform::{Array, AtomicU32},
     types::{Migratetype, Order, PageIdx, Result, NO_PAGE},
 };
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn states_survive_packing() {
-        for order in Order::ZERO.upto(Order::new(super::super::types::MAX_ORDER)) {
+        for order in Order::ZERO.upto(Order::new(crate::mm::types::MAX_ORDER)) {
             for mt in Migratetype::ALL {
                 for state in [
                     State::Inner,

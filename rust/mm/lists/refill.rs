@@ -5,13 +5,15 @@
 //! Runs with the set's lock held and takes the zone lock once (`rmqueue_bulk()`).
 
 use super::{
+    allocator::ListAllocator,
     free_area::End,
-    list_allocator::ListAllocator,
     page_map::Mergeable,
     pcp::Pcp,
+    zone::{Ladder, ZoneGuard},
+};
+use crate::mm::{
     stats::Event,
     types::{CpuIdx, Migratetype, Order},
-    zone::{Ladder, ZoneGuard},
     ListPolicy,
 };
 

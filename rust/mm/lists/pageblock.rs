@@ -8,7 +8,7 @@
 //! while the whole block is free; the migratetype is a hint that the zone reads again under its
 //! lock.
 
-use super::{
+use crate::mm::{
     platform::{Array, AtomicU32},
     types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, Result, NO_PAGE, NR_MIGRATETYPES},
 };

@@ -12,6 +12,8 @@
 use super::{
     free_area::{End, FreeArea, Owner},
     page_map::{Mergeable, PageMap, State},
+};
+use crate::mm::{
     types::{Migratetype, Order, PageIdx},
     Tuning,
 };

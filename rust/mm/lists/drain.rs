@@ -5,10 +5,12 @@
 //! Runs with the set's lock held and takes the zone lock once per step (`free_pcppages_bulk()`).
 
 use super::{
+    allocator::ListAllocator,
     free_area::End,
-    list_allocator::ListAllocator,
     page_map::Mergeable,
     pcp::{mergeable, Pcp},
+};
+use crate::mm::{
     stats::Event,
     types::{CpuIdx, Migratetype, Order},
     ListPolicy,

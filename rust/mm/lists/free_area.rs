@@ -6,8 +6,8 @@
 //! is data under the lock of its place. Everything that puts a chunk on a list or takes it off goes
 //! through [`FreeArea::insert`] and [`FreeArea::remove`], which keep state words and counts true.
 
-use super::{
-    page_map::{Mergeable, PageMap, State},
+use super::page_map::{Mergeable, PageMap, State};
+use crate::mm::{
     types::{
         Migratetype,
         Order,

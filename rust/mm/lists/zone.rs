@@ -10,9 +10,11 @@
 
 use super::{
     free_area::{End, FreeArea, Owner},
-    lock::{CountedGuard, CountedLocks},
     page_map::{Mergeable, PageMap, State},
     pageblock::{PageblockMap, Recovery},
+};
+use crate::mm::{
+    lock::{CountedGuard, CountedLocks},
     platform::{AtomicU64, Irq, LockClass},
     stats::{Event, Stats},
     types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, Result, MAX_ORDER},

@@ -3,21 +3,18 @@
 //! Recounts everything from the lowest level up and compares it with the books; and the reports
 //! that need the same walks.
 //!
-//! The invariants are numbered in [the essay](super). To be called while nothing runs: locks are
+//! The invariants are numbered in [the parent module](super). To be called while nothing runs: locks are
 //! taken one after the other, so pages on the move would be missed.
 
 use super::{
+    allocator::ListAllocator,
     free_area::{End, FreeArea},
-    list_allocator::ListAllocator,
     page_map::{Mergeable, State},
-    types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, MAX_ORDER},
     zone::{chunks_of, ZoneState},
-    BlockInfo,
-    FreeChunks,
-    Place,
-    Report,
-    Tuning,
-    Violation, //
+};
+use crate::mm::{
+    types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, MAX_ORDER},
+    BlockInfo, FreeChunks, Place, Report, Tuning, Violation,
 };
 
 type Checked = core::result::Result<(), Violation>;
