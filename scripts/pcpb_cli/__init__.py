@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The pcpb command: test kernel, module, tests and benchmarks.
+
+Read in this order; a module uses only those above it:
+
+    steps      where things live; running one long step with progress and log
+    apt        packages: installing them, or only fetching them
+    toolchain  the compiler, bindgen and Rust sources the kernel is built with
+    kernel     the table of test kernels; fetch, configure, build, cache
+    setup      all of the above, only where something is missing
+    module     building pcp_buddy.ko
+    vm         booting a kernel and running one command in it
+    test       the test run
+    cli        the command line
+"""

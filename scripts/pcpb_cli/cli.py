@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The command line: what the commands are called and which arguments they take."""
+
+import argparse
+
+from pcpb_cli import kernel, steps
+
+
+def main():
+    """Runs one command; returns the exit status."""
+    parser = _parser()
+    args, rest = parser.parse_known_args()
+    if rest and args.run is not _bench:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    try:
+        return args.run(args) or 0
+    except steps.Failed as problem:
+        steps.say(str(problem))
+        return 1
+    except KeyboardInterrupt:
+        steps.say("interrupted")
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="pcpb", description="pcp_buddy: test kernel, module, tests and benchmarks. Every "
+        "command first brings in what it needs and does not find.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    setup = commands.add_parser("setup", help="install what this machine lacks, build the test kernel")
+    setup.set_defaults(run=_setup)
+
+    build = commands.add_parser("build", help="build the module")
+    _add_kernel(build)
+    build.add_argument("--kdir", help="build for this kernel tree of your own")
+    build.add_argument("kdir_word", nargs="?", metavar="KDIR=DIR", type=_kdir_word,
+                       help="the same, as kbuild spells it")
+    build.set_defaults(run=_build)
+
+    vm = commands.add_parser(
+        "vm", help="boot a test kernel and run one command in it",
+        description="Boots a test kernel with the host's file system read-only as root and /tmp "
+        "writable, loads the module and runs COMMAND in the current directory. Its stdout is our "
+        "stdout; its stderr and the kernel's console are our stderr. Exit status: COMMAND's own, "
+        "128+N for signal N, 124 when the time is up, 125 when the guest fails or panics.")
+    _add_kernel(vm)
+    vm.add_argument("--cpus", type=int, default=2, metavar="N", help="default: 2")
+    vm.add_argument("--mem", default="4G", metavar="SIZE", help="such as 512M; default: 4G")
+    vm.add_argument("--no-module", action="store_true", help="do not load the module")
+    vm.add_argument("--modparam", action="append", default=[], metavar="NAME=VALUE",
+                    help="a parameter of the module")
+    vm.add_argument("--append", action="append", default=[], metavar="ARG",
+                    help="an argument for the kernel command line")
+    vm.add_argument("--timeout", type=float, metavar="SECONDS", help="kill the guest after this time")
+    vm.add_argument("words", nargs="+", metavar="COMMAND", help="after a --, with its arguments")
+    vm.set_defaults(run=_vm)
+
+    test = commands.add_parser("test", help="run all tests")
+    test.add_argument("--only", metavar="PATTERN",
+                      help="only tests whose name contains this or matches it as a shell pattern")
+    test.set_defaults(run=_test)
+
+    # bench reads the rest of its command line, --help too, itself.
+    commands.add_parser("bench", help="measure all policies and write the report",
+                        add_help=False).set_defaults(run=_bench)
+    return parser
+
+
+def _add_kernel(parser):
+    about = "; ".join(f"{entry.name}: {entry.about}" for entry in kernel.KERNELS.values())
+    parser.add_argument("--kernel", choices=list(kernel.KERNELS), default=kernel.DEFAULT, help=about)
+
+
+def _kdir_word(word):
+    key, _, value = word.partition("=")
+    if key != "KDIR" or not value:
+        raise argparse.ArgumentTypeError(f"expected KDIR=DIR, not {word!r}")
+    return value
+
+
+def _setup(_args):
+    from pcpb_cli import setup
+    setup.command()
+
+
+def _build(args):
+    from pcpb_cli import module
+    module.command(args.kernel, args.kdir or args.kdir_word)
+
+
+def _vm(args):
+    from pcpb_cli import vm
+    return vm.command(args)
+
+
+def _test(args):
+    from pcpb_cli import test
+    return test.command(args.only)
+
+
+def _bench(args):
+    from pcpb_cli import bench
+    return bench.command(args.rest)

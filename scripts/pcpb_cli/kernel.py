@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The test kernels: which there are, and how one gets into the cache.
+
+A built kernel is an O= folder of its own, named after everything that went
+into it (source version, config, patches, toolchain). A stamp file, written
+last, marks it complete; without the stamp it is built again from scratch.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+
+from pcpb_cli import apt, steps, toolchain
+from pcpb_cli.steps import Failed, SCRIPTS
+
+SOURCE_PACKAGE = r"linux-source-7\.([0-9]+)"
+SOURCE_MINOR_MIN = 3
+RECIPES = SCRIPTS / "kernel"
+STAMP = ".pcpb-complete"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How one test kernel is made. The files are in scripts/kernel/."""
+
+    name: str
+    about: str
+    arch: str
+    config: str  # options on top of allnoconfig
+    image: str  # what is booted, relative to the O= folder
+    max_cpus: int
+    patches: tuple = ()
+    module_args: tuple = ()  # make arguments a module needs for this kernel
+
+
+# ARCH=um builds Rust as position independent code, which the module loader,
+# knowing no GOT relocations, would refuse.
+UML_MODULE_ARGS = ("RUSTFLAGS_MODULE=-Crelocation-model=static -Ccode-model=large",)
+
+KERNELS = {kernel.name: kernel for kernel in (
+    Kernel("uml", "User Mode Linux that masks IPIs softly; the default",
+           arch="um", config="uml.config", image="linux", max_cpus=16,
+           patches=("uml-soft-ipi.patch",), module_args=UML_MODULE_ARGS),
+    Kernel("uml-plain", "User Mode Linux without a patch",
+           arch="um", config="uml.config", image="linux", max_cpus=16,
+           module_args=UML_MODULE_ARGS),
+)}
+DEFAULT = "uml"
+
+
+def source():
+    """The newest unpacked kernel source in the cache, or None."""
+    found = [path for path in _sources().glob("linux-*") if path.suffix != ".tmp"]
+    return max(found, key=lambda path: _version_key(path.name), default=None)
+
+
+def build_dir(kernel):
+    """The kernel's O= folder, whether it is there yet or not."""
+    return steps.cache_root() / "kernels" / f"{kernel.name}-{_key(kernel)}"
+
+
+def ready(kernel):
+    """Whether the kernel is built."""
+    return source() is not None and (build_dir(kernel) / STAMP).exists()
+
+
+def prepare(kernel):
+    """Fetches, patches, configures and builds the kernel where that is missing."""
+    if source() is None:
+        _fetch_source()
+    if not ready(kernel):
+        _build(kernel, _patched_source(kernel), build_dir(kernel))
+
+
+def make_args(kernel):
+    """The make arguments that name this kernel for a module build."""
+    return [f"ARCH={kernel.arch}", f"KDIR={build_dir(kernel)}", *kernel.module_args]
+
+
+def _sources():
+    return steps.cache_root() / "source"
+
+
+def _version_key(text):
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
+def _key(kernel):
+    """A short name for everything that determines the built kernel."""
+    parts = [source().name, repr(kernel), _config_text(kernel), _patch_text(kernel),
+             toolchain.identity()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _config_text(kernel):
+    return (RECIPES / kernel.config).read_text(encoding="utf-8")
+
+
+def _patch_text(kernel):
+    return "".join((RECIPES / name).read_text(encoding="utf-8") for name in kernel.patches)
+
+
+def _fetch_source():
+    """Debian's newest kernel source package of a version that fits."""
+    archive = apt.Backports()
+    archive.update()
+    fitting = [(package, version) for package, version in archive.versions(SOURCE_PACKAGE)
+               if int(re.fullmatch(SOURCE_PACKAGE, package)[1]) >= SOURCE_MINOR_MIN]
+    if not fitting:
+        raise Failed(f"{apt.BACKPORTS} has no linux-source-7.{SOURCE_MINOR_MIN} or newer at the "
+                     f"moment: unpack a kernel source of your own in {_sources()}/linux-VERSION")
+    package, version = max(fitting, key=lambda row: _version_key(row[1]))
+    unpacked = _sources() / "package.tmp"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    archive.unpack(package, version, unpacked)
+    [tarball] = unpacked.glob("usr/src/linux-source-*.tar.*")
+    tree = unpacked / "tree"
+    tree.mkdir()
+    steps.run("unpack the kernel source",
+              ["tar", "-xf", tarball, "-C", tree, "--strip-components=1"],
+              _log("unpack"), advice="Is the disk full?")
+    tree.rename(_sources() / f"linux-{version}")
+    shutil.rmtree(unpacked)
+
+
+def _patched_source(kernel):
+    """The source tree with the kernel's patches; a hard-linked copy if it has any."""
+    plain = source()
+    if not kernel.patches:
+        return plain
+    digest = hashlib.sha256(_patch_text(kernel).encode()).hexdigest()[:12]
+    patched = _sources() / "patched" / f"{plain.name}-{digest}"
+    if patched.exists():
+        return patched
+    copy = patched.with_suffix(".tmp")
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.parent.mkdir(exist_ok=True)
+    steps.run("copy the kernel source", ["cp", "-al", plain, copy], _log("copy"),
+              advice="Is the disk full?")
+    for name in kernel.patches:
+        # patch writes a new file and renames it: the linked original stays as it is.
+        steps.run(f"apply {name}", ["patch", "-p1", "--no-backup-if-mismatch", "--input", RECIPES / name],
+                  _log("patch"), cwd=copy,
+                  advice="The patch has to be adapted to this kernel version.")
+    copy.rename(patched)
+    return patched
+
+
+def _build(kernel, tree, out):
+    """Configures and builds into `out`, and stamps it when all went well."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    make = ["make", "-C", tree, f"O={out}", f"ARCH={kernel.arch}"]
+    env = toolchain.environment()
+    steps.run(f"configure the {kernel.name} kernel",
+              [*make, f"KCONFIG_ALLCONFIG={RECIPES / kernel.config}", "allnoconfig",
+               "rustavailable"],
+              _log(f"configure-{kernel.name}"), env=env,
+              advice="`rustavailable` in the log says which Rust tool does not fit.")
+    _check_config(kernel, out)
+    steps.run(f"build the {kernel.name} kernel", [*make, f"-j{os.cpu_count()}"],
+              _log(f"build-{kernel.name}"), env=env,
+              advice="If a tool is missing or too old, the log names it; otherwise run the same "
+                     "command again.")
+    (out / STAMP).touch()
+
+
+def _check_config(kernel, out):
+    """Fails if an option that was asked for did not make it into the config."""
+    got = set((out / ".config").read_text(encoding="utf-8").splitlines())
+    lost = [line for line in _config_text(kernel).splitlines()
+            if line.startswith("CONFIG_") and line not in got]
+    if lost:
+        raise Failed(f"the {kernel.name} kernel cannot be configured with {', '.join(lost)}: "
+                     f"a dependency is missing in {RECIPES / kernel.config}, or a tool "
+                     f"(see {_log(f'configure-{kernel.name}')})")
+
+
+def _log(name):
+    return steps.cache_root() / "logs" / f"{name}.log"

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`pcpb build`: the module, against a test kernel or a kernel of one's own.
+
+The kbuild call itself is in the top-level Makefile, which works without pcpb.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from pcpb_cli import kernel, setup, steps, toolchain
+from pcpb_cli.steps import BUILD, PROJECT
+
+SOURCE_FOLDERS = ("rust", "samples")
+NOT_SOURCES = ("host", "target")
+ERROR_LINES = 200
+
+
+def command(kernel_name, kdir):
+    """Builds and says where the module is."""
+    if kdir:
+        out = BUILD / "kdir"
+        _make(out, [f"KDIR={os.path.abspath(kdir)}"], "your kernel")
+    else:
+        wanted = kernel.KERNELS[kernel_name]
+        setup.ensure(wanted)
+        out = output_dir(wanted)
+        _make(out, kernel.make_args(wanted), wanted.name)
+    steps.say(f"built {module_path(out)}")
+
+
+def output_dir(wanted):
+    """Where the objects for one test kernel go."""
+    return BUILD / wanted.name
+
+
+def module_path(out):
+    """The module below an output folder."""
+    return out / "rust" / "pcp_buddy.ko"
+
+
+def ensure(wanted):
+    """Builds the module for a test kernel if a source is newer; returns its path."""
+    out = output_dir(wanted)
+    if not _up_to_date(wanted, out):
+        _make(out, kernel.make_args(wanted), wanted.name)
+    return module_path(out)
+
+
+def lint(wanted):
+    """Builds with the kernel's clippy lints, all warnings being errors."""
+    out = BUILD / f"{wanted.name}-clippy"
+    _make(out, [*kernel.make_args(wanted), "CLIPPY=1", "KRUSTFLAGS=-Dwarnings"],
+          f"{wanted.name} with clippy")
+
+
+def _make(out, args, what):
+    """Runs the top-level Makefile's module build into `out`."""
+    log = out / "build.log"
+    argv = ["make", "-C", PROJECT, "modules", f"MO={out}", f"-j{os.cpu_count()}", *args]
+    with steps.locked(out / "lock", f"{out}"):
+        (out / "kernel").unlink(missing_ok=True)
+        steps.run(f"build the module for {what}", argv, log, env=toolchain.environment(),
+                  tail=ERROR_LINES, advice="")
+        (out / "kernel").write_text("\n".join(args), encoding="utf-8")
+    text = log.read_text(encoding="utf-8")
+    if "warning" in text:
+        print(text, file=sys.stderr)
+
+
+def _up_to_date(wanted, out):
+    """Whether the module is newer than its sources and made for this very kernel."""
+    built_for = out / "kernel"
+    try:
+        if built_for.read_text(encoding="utf-8") != "\n".join(kernel.make_args(wanted)):
+            return False
+        built_ns = built_for.stat().st_mtime_ns
+        module_path(out).stat()
+    except FileNotFoundError:
+        return False
+    return all(path.stat().st_mtime_ns < built_ns for path in _sources())
+
+
+def _sources():
+    yield PROJECT / "Makefile"
+    for top in SOURCE_FOLDERS:
+        for folder, subfolders, files in os.walk(PROJECT / top):
+            subfolders[:] = [name for name in subfolders if name not in NOT_SOURCES]
+            yield Path(folder)
+            yield from (Path(folder, name) for name in files)

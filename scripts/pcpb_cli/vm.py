@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`pcpb vm`: boots a test kernel and runs one command in it.
+
+User Mode Linux is a process of the host. It gets three pipes as terminal lines:
+one for its console and the command's stderr, one for the command's stdout, one
+for the exit status. scripts/vm-init.sh is the other end of this in the guest.
+"""
+
+import contextlib
+import ctypes
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+from pcpb_cli import kernel, module, setup, steps
+from pcpb_cli.steps import Failed, PROJECT, SCRIPTS
+
+STATUS_TIMEOUT = 124
+STATUS_GUEST_FAILED = 125
+COPY_BYTES = 1 << 16
+SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+GUEST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PR_SET_PDEATHSIG = 1
+
+
+def command(args):
+    """Boots, runs args.words, returns the exit status."""
+    wanted = kernel.KERNELS[args.kernel]
+    if not 1 <= args.cpus <= wanted.max_cpus:
+        raise Failed(f"--cpus: {wanted.name} has 1 to {wanted.max_cpus} CPUs, not {args.cpus}")
+    mem_bytes = _size(args.mem)
+    setup.ensure(wanted)
+    insmod = []
+    if not args.no_module:
+        insmod = ["insmod", str(module.ensure(wanted)), *args.modparam]
+    with _scratch() as scratch:
+        job = scratch / "job"
+        job.write_text(_job(args.words, insmod), encoding="utf-8")
+        argv = [str(kernel.build_dir(wanted) / wanted.image), f"mem={mem_bytes}",
+                f"ncpus={args.cpus}", "seccomp=on", f"uml_dir={scratch}/",
+                "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro",
+                f"init={SCRIPTS / 'vm-init.sh'}", f"pcpb_job={job}",
+                # Warnings and worse on the console, and no chatter.
+                "quiet", "loglevel=5", "panic=-1", *args.append]
+        return _run(argv, {"TMPDIR": _memory_folder(mem_bytes)}, args.timeout)
+
+
+def _size(text):
+    """A size such as 512M in bytes."""
+    number, unit = (text[:-1], text[-1].upper()) if text and text[-1].isalpha() else (text, "")
+    if not number.isdecimal() or unit not in ("", *SIZE_UNITS):
+        raise Failed(f"--mem: not a size: {text!r} (such as 512M or 4G)")
+    return int(number) * SIZE_UNITS.get(unit, 1)
+
+
+def _memory_folder(mem_bytes):
+    """Where the guest's memory file goes: it is filled only as it is used."""
+    try:
+        shm = os.statvfs("/dev/shm")
+    except FileNotFoundError:
+        return "/tmp"
+    fits = shm.f_bavail * shm.f_frsize >= mem_bytes and not shm.f_flag & os.ST_NOEXEC
+    return "/dev/shm" if fits else "/tmp"
+
+
+@contextlib.contextmanager
+def _scratch():
+    """A private folder for one guest, gone afterwards whatever happens."""
+    folder = Path(tempfile.mkdtemp(prefix="pcpb-vm-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _job(words, insmod):
+    """The shell functions that tell scripts/vm-init.sh what to do."""
+    cwd = os.getcwd()
+    environment = {"PATH": GUEST_PATH, "HOME": "/root", "TERM": "dumb", "PWD": cwd}
+    exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
+    folders = {str(PROJECT), str(steps.cache_root()), cwd}
+    return "\n".join([
+        f"job_environment() {{ export {exports}; }}",
+        "job_folders() {", *(f"visible {shlex.quote(folder)}" for folder in sorted(folders)), "}",
+        f"job_insmod() {{ {shlex.join(insmod) or ':'}; }}",
+        # exec: a program of the guest, never a word of the shell.
+        f"job_command() {{ cd {shlex.quote(cwd)} && exec {shlex.join(words)}; }}", ""])
+
+
+def _run(argv, extra_env, timeout_s):
+    """Runs one User Mode Linux to its end; returns the command's status."""
+    out, err, status = (os.pipe() for _ in range(3))
+    ends = [write for _, write in (out, err, status)]
+    lines = ["con=null", f"con0=null,fd:{err[1]}", f"con1=null,fd:{out[1]}",
+             f"con2=null,fd:{status[1]}"]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    guest = subprocess.Popen([*argv, *lines], stdin=subprocess.DEVNULL, stdout=err[1],
+                             stderr=err[1], pass_fds=ends, env=os.environ | extra_env,
+                             start_new_session=True, preexec_fn=_die_with_parent)
+    for end in ends:
+        os.close(end)
+    copies = [_Copy(out[0], 1, guest), _Copy(err[0], 2, guest)]
+    timed_out = False
+    try:
+        guest.wait(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+    finally:
+        # Also what is left of its processes after an orderly end.
+        _kill(guest)
+        guest.wait()
+    for copy in copies:
+        copy.join()
+    with open(status[0], encoding="utf-8", errors="replace") as file:
+        text = file.read().strip()
+    if timed_out:
+        steps.say(f"the guest was killed after {timeout_s:g} s")
+        return STATUS_TIMEOUT
+    if any(copy.reader_gone for copy in copies):
+        return 128 + signal.SIGPIPE
+    if not text.isdecimal():
+        steps.say("the guest ended without a status of the command: "
+                  "see the kernel's messages above")
+        return STATUS_GUEST_FAILED
+    return int(text)
+
+
+class _Copy(threading.Thread):
+    """Copies one pipe of the guest to a file descriptor of ours, as it comes."""
+
+    def __init__(self, source, target, guest):
+        super().__init__(daemon=True)
+        self.source, self.target, self.guest = source, target, guest
+        self.reader_gone = False
+        self.start()
+
+    def run(self):
+        while data := os.read(self.source, COPY_BYTES):
+            try:
+                while data:
+                    data = data[os.write(self.target, data):]
+            except BrokenPipeError:
+                self.reader_gone = True
+                _kill(self.guest)
+                break
+        os.close(self.source)
+
+
+def _kill(guest):
+    """Ends all processes of a guest."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(guest.pid, signal.SIGKILL)
+
+
+def _die_with_parent():
+    """In the guest's process: if pcpb itself is killed, so is the guest."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _interrupt(_number, _frame):
+    raise KeyboardInterrupt
