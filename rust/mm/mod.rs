@@ -36,6 +36,15 @@ pub enum ListPolicy {
     Pcp,
     /// The per-CPU pageblock buddy of April 2026: whole blocks, owned by CPUs.
     Owner,
+    /// The same with the split free path of May 2026: remote frees take no lock.
+    Split,
+}
+
+impl ListPolicy {
+    /// Whether CPUs own the blocks that they take whole.
+    pub const fn owns_blocks(self) -> bool {
+        matches!(self, ListPolicy::Owner | ListPolicy::Split)
+    }
 }
 
 /// Description of a zone with ranges of its own.
@@ -137,6 +146,10 @@ pub trait Report {
 
     /// Free pages, in the zone and on all sets.
     fn free_pages(&self) -> u64;
+
+    /// Free pages that [`Report::free_pages`] does not see, because the policy's own counters do
+    /// not: remote frees that no one has taken in yet. Found by walking all pages.
+    fn uncounted_free_pages(&self) -> u64;
 
     /// Bytes of metadata for pages and blocks.
     fn metadata_bytes(&self) -> u64;

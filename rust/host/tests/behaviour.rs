@@ -12,7 +12,7 @@ use pcp_buddy::mm::{
     Config, ListAllocator, ListPolicy, PageAllocator, Place, Report,
 };
 
-const POLICIES: [ListPolicy; 2] = [ListPolicy::Pcp, ListPolicy::Owner];
+const POLICIES: [ListPolicy; 3] = [ListPolicy::Pcp, ListPolicy::Owner, ListPolicy::Split];
 
 fn owner_of(zone: &ListAllocator, page: PageIdx) -> Option<CpuIdx> {
     let block = BlockIdx(page.0 / BLOCK_PAGES);

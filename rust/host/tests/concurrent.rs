@@ -94,3 +94,8 @@ fn pcp_keeps_every_page_under_threads() {
 fn owner_keeps_every_page_under_threads() {
     run(ListPolicy::Owner);
 }
+
+#[test]
+fn split_keeps_every_page_under_threads() {
+    run(ListPolicy::Split);
+}

@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The two list policies: `pcp` and `owner` over one zone buddy and one kind of per-CPU set.
+//! The list policies: `pcp`, `owner` and `split` over one zone buddy and one kind of per-CPU set.
 //!
 //! This is the only file of the core that takes the locks of per-CPU sets. It decides which set a
 //! request goes to; [`refill`](super::refill) and [`drain`](super::drain) move pages between a set
 //! and the zone.
 //!
-//! | | `pcp` | `owner` |
-//! |---|---|---|
-//! | orders on a set   | 0-3 and block order        | 0 to block order                    |
-//! | allocation        | exact list                 | smallest larger chunk, split        |
-//! | free goes to      | this CPU's set (trylock)   | the owner's set (irqsave lock)      |
-//! | lock is taken     | the zone                   | in task context: wait; else: zone   |
+//! | | `pcp` | `owner` | `split` |
+//! |---|---|---|---|
+//! | orders on a set | 0-3, block order | 0 to block order | as `owner` |
+//! | allocation | exact list | smallest larger chunk, split | as `owner` |
+//! | free of an own or unowned block | this CPU's set, trylock | this CPU's set, irqsave lock | this CPU's set, trylock |
+//! | free of another CPU's block | this CPU's set, trylock | the owner's set, irqsave lock | the owner's remote list, no lock |
+//! | that lock is taken | zone | task context: wait; else: zone | zone |
 
 use super::{
     free_area::End,
     page_map::{Mergeable, State},
     pcp::{Limits, Pcp, COSTLY_ORDER},
+    remote::Remote,
     zone::{Ladder, Zone},
 };
 use crate::mm::{
     lock::{CountedGuard, CountedLocks, LockFigures},
-    platform::{Array, Irq, LockClass},
+    platform::{Array, CachePadded, Irq, LockClass},
     stats::{Event, Stats},
     types::{
         BlockIdx,
@@ -44,6 +46,8 @@ pub struct ListAllocator {
     pub(super) zone: Zone,
     /// By CPU number.
     pub(super) sets: CountedLocks<Pcp>,
+    /// By CPU number: what is not under the lock of the set.
+    pub(super) remotes: Array<CachePadded<Remote>>,
     pub(super) stats: Stats,
     /// First page index of each range.
     range_bases: Array<PageIdx>,
@@ -111,6 +115,7 @@ impl ListAllocator {
             sets: CountedLocks::new(config.nr_cpus as usize, LockClass::Pcp, |_| {
                 Pcp::new(limits)
             })?,
+            remotes: Array::new(config.nr_cpus as usize, |_| CachePadded(Remote::new()))?,
             stats: Stats::new(config.nr_cpus as usize)?,
             range_bases,
             managed_pages,
@@ -153,14 +158,14 @@ impl ListAllocator {
         let block_order = self.zone.blocks.order();
         match self.policy {
             ListPolicy::Pcp => order <= COSTLY_ORDER || order == block_order,
-            ListPolicy::Owner => order <= block_order,
+            ListPolicy::Owner | ListPolicy::Split => order <= block_order,
         }
     }
 
     fn take_from_set(&self, pcp: &mut Pcp, order: Order, mt: Migratetype) -> Option<PageIdx> {
         match self.policy {
             ListPolicy::Pcp => pcp.take_exact(&self.zone.pages, order, mt),
-            ListPolicy::Owner => pcp.take_split(&self.zone.pages, order, mt),
+            ListPolicy::Owner | ListPolicy::Split => pcp.take_split(&self.zone.pages, order, mt),
         }
     }
 
@@ -171,9 +176,10 @@ impl ListAllocator {
             self.stats.inc(cpu, Event::PcpLockBusyAlloc);
             return None;
         };
-        if pcp.dead {
+        if self.remotes[cpu.idx()].is_dead() {
             return None;
         }
+        self.absorb(cpu, cpu, &mut pcp);
         pcp.note_alloc();
         if let Some(page) = self.take_from_set(&mut pcp, order, mt) {
             return Some(page);
@@ -218,6 +224,7 @@ impl ListAllocator {
     /// Gives a whole set back. Returns whether it had anything.
     fn drain_set(&self, cpu: CpuIdx, target: usize) -> bool {
         let mut pcp = self.sets.lock(target, Irq::Save);
+        self.absorb(cpu, CpuIdx(target as u32), &mut pcp);
         if pcp.count() == 0 {
             return false;
         }
@@ -229,11 +236,11 @@ impl ListAllocator {
         if !self.is_set_order(order) {
             return Route::Zone;
         }
-        match (self.policy, self.zone.blocks.owner(page)) {
+        match self.zone.blocks.owner(page) {
             // The owner is stable here: it changes only while the whole block is free, and the
-            // caller still holds a page of it.
-            (ListPolicy::Owner, Some(owner)) => Route::Home(owner),
-            _ => Route::Local,
+            // caller still holds a page of it. Under `pcp` no block has one.
+            Some(owner) => Route::Home(owner),
+            None => Route::Local,
         }
     }
 
@@ -241,7 +248,7 @@ impl ListAllocator {
     #[inline]
     fn lock_for_free(&self, set: CpuIdx, ctx: Context) -> Option<CountedGuard<'_, Pcp>> {
         match (self.policy, ctx) {
-            (ListPolicy::Pcp, _) => self.sets.try_lock(set.idx(), Irq::Keep),
+            (ListPolicy::Pcp | ListPolicy::Split, _) => self.sets.try_lock(set.idx(), Irq::Keep),
             (ListPolicy::Owner, Context::Task) => Some(self.sets.lock(set.idx(), Irq::Save)),
             // The interrupted code may hold this very lock.
             (ListPolicy::Owner, _) => self.sets.try_lock(set.idx(), Irq::Save),
@@ -263,10 +270,46 @@ impl ListAllocator {
         if set != cpu {
             self.stats.inc(cpu, Event::RemoteFree);
         }
+        self.absorb(cpu, set, &mut pcp);
         let excess = pcp.note_free(order, self.zone.nr_free());
         if excess > 0 {
             self.drain_excess(cpu, &mut pcp, excess, order);
         }
+    }
+
+    /// Hands a chunk to the CPU that owns its block, without a lock.
+    fn free_remote(&self, cpu: CpuIdx, owner: CpuIdx, page: PageIdx, order: Order) {
+        let remote = &self.remotes[owner.idx()];
+        if remote.is_dead() {
+            self.stats.inc(cpu, Event::DeadFree);
+            return self.free_to_zone(cpu, page, order);
+        }
+        self.stats.inc(cpu, Event::RemoteFree);
+        if remote.push(&self.zone.pages, page, order) {
+            // It died meanwhile and may not look here again.
+            remote.take_all(&self.zone.pages, |page, order| {
+                self.stats.inc(cpu, Event::DeadFree);
+                self.free_to_zone(cpu, page, order);
+            });
+        }
+    }
+
+    /// Takes what other CPUs freed into the blocks of `set` onto that set, whose lock is held.
+    #[inline]
+    pub(super) fn absorb(&self, cpu: CpuIdx, set: CpuIdx, pcp: &mut Pcp) {
+        let remote = &self.remotes[set.idx()];
+        if self.policy != ListPolicy::Split || remote.is_empty() {
+            return;
+        }
+        let mut absorbed = 0;
+        remote.take_all(&self.zone.pages, |page, order| {
+            let mt = self.zone.blocks.migratetype(page).pcp_type();
+            let pages = &self.zone.pages;
+            pcp.free
+                .insert(pages, page, order, mt, Mergeable::Yes, End::Head);
+            absorbed += 1;
+        });
+        self.stats.add(cpu, Event::RemoteAbsorbed, absorbed);
     }
 
     fn free_to_zone(&self, cpu: CpuIdx, page: PageIdx, order: Order) {
@@ -303,7 +346,7 @@ impl ListAllocator {
     fn is_free(&self, page: PageIdx) -> bool {
         Order::ZERO.upto(Order::new(MAX_ORDER)).any(|order| {
             match self.zone.pages.state(page.align_down(order)) {
-                State::Zone(o, _) | State::Pcp(o, _, _) => o >= order,
+                State::Zone(o, _) | State::Pcp(o, _, _) | State::Remote(o) => o >= order,
                 _ => false,
             }
         })
@@ -312,15 +355,16 @@ impl ListAllocator {
     /// Marks the set of a CPU dead and hands everything on: the CPU is going offline. Frees to its
     /// blocks go to the zone from now on.
     pub fn cpu_dead(&self, cpu: CpuIdx, dead: CpuIdx) {
+        self.remotes[dead.idx()].set_dead(true);
         let mut pcp = self.sets.lock(dead.idx(), Irq::Save);
-        pcp.dead = true;
+        self.absorb(cpu, dead, &mut pcp);
         self.drain_whole(cpu, &mut pcp);
         self.zone.lock(cpu, &self.stats).forget_fragments(dead);
     }
 
     /// Lets the set of a CPU be used again: the CPU is coming online.
     pub fn cpu_online(&self, cpu: CpuIdx) {
-        self.sets.lock(cpu.idx(), Irq::Save).dead = false;
+        self.remotes[cpu.idx()].set_dead(false);
     }
 }
 
@@ -362,11 +406,17 @@ impl PageAllocator for ListAllocator {
                 self.free_to_zone(cpu, page, order);
                 return Ok(());
             }
+            Route::Home(owner) if self.policy == ListPolicy::Split && owner != cpu => {
+                self.free_remote(cpu, owner, page, order);
+                return Ok(());
+            }
             Route::Home(owner) => (owner, Mergeable::Yes),
             Route::Local => (cpu, Mergeable::No),
         };
         match self.lock_for_free(set, ctx) {
-            Some(pcp) if !pcp.dead => self.free_to_set(cpu, set, pcp, page, order, mergeable),
+            Some(pcp) if !self.remotes[set.idx()].is_dead() => {
+                self.free_to_set(cpu, set, pcp, page, order, mergeable)
+            }
             Some(pcp) => {
                 drop(pcp);
                 self.stats.inc(cpu, Event::DeadFree);

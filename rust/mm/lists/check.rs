@@ -14,7 +14,7 @@ use super::{
 };
 use crate::mm::{
     types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, MAX_ORDER},
-    BlockInfo, FreeChunks, Place, Report, Tuning, Violation,
+    BlockInfo, FreeChunks, ListPolicy, Place, Report, Tuning, Violation,
 };
 
 type Checked = core::result::Result<(), Violation>;
@@ -36,6 +36,7 @@ fn expect(what: &'static str, at: u32, expected: u64, found: u64) -> Checked {
 struct Recount {
     zone: u64,
     pcp: u64,
+    remote: u64,
     allocated: u64,
 }
 
@@ -216,6 +217,7 @@ impl ListAllocator {
             let (order, sum) = match self.zone.pages.state(this) {
                 State::Zone(order, _) => (order, &mut count.zone),
                 State::Pcp(order, _, _) => (order, &mut count.pcp),
+                State::Remote(order) => (order, &mut count.remote),
                 State::Allocated(order, _) => (order, &mut count.allocated),
                 State::Inner => {
                     return Err(Violation {
@@ -245,6 +247,17 @@ impl Report for ListAllocator {
     fn free_pages(&self) -> u64 {
         let on_sets = |cpu| u64::from(self.sets.inspect(cpu).count());
         self.zone.nr_free() + (0..self.sets.len()).map(on_sets).sum::<u64>()
+    }
+
+    fn uncounted_free_pages(&self) -> u64 {
+        if self.policy != ListPolicy::Split {
+            return 0;
+        }
+        let remote = |page| match self.zone.pages.state(PageIdx(page)) {
+            State::Remote(order) => u64::from(order.pages()),
+            _ => 0,
+        };
+        (0..self.zone.pages.nr_pages()).map(remote).sum()
     }
 
     fn metadata_bytes(&self) -> u64 {
@@ -300,7 +313,10 @@ impl Report for ListAllocator {
         for cpu in (0..self.sets.len() as u32).map(CpuIdx) {
             let pcp = self.sets.inspect(cpu.idx());
             self.check_lists(&pcp.free, Place::Cpu(cpu))?;
-            let stranded = if pcp.dead { pcp.count() } else { 0 };
+            let remote = &self.remotes[cpu.idx()];
+            let stranded = if remote.is_dead() { pcp.count() } else { 0 };
+            let waiting = remote.is_dead() && !remote.is_empty();
+            expect("I8 remote list of a dead CPU", cpu.0, 0, waiting.into())?;
             expect(
                 "I8 pages on the set of a dead CPU",
                 cpu.0,
@@ -327,7 +343,7 @@ impl Report for ListAllocator {
             "I7 pages managed",
             0,
             self.managed_pages,
-            count.zone + count.pcp + count.allocated,
+            count.zone + count.pcp + count.remote + count.allocated,
         )
     }
 }

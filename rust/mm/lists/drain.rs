@@ -39,11 +39,11 @@ impl ListAllocator {
                     left -= step;
                 }
             }
-            ListPolicy::Owner => self.drain_step(cpu, pcp, excess, order),
+            ListPolicy::Owner | ListPolicy::Split => self.drain_step(cpu, pcp, excess, order),
         }
     }
 
-    /// Gives back everything.
+    /// Gives back everything that is on the set.
     pub(super) fn drain_whole(&self, cpu: CpuIdx, pcp: &mut Pcp) {
         while pcp.count() > 0 {
             let step = pcp.drain_step().min(pcp.count());
@@ -57,7 +57,7 @@ impl ListAllocator {
         let block_order = self.zone.blocks.order();
         let first = match self.policy {
             ListPolicy::Pcp => order,
-            ListPolicy::Owner => {
+            ListPolicy::Owner | ListPolicy::Split => {
                 let merged = pcp.merge(&self.zone.pages, block_order);
                 self.stats.add(cpu, Event::MergeVisited, merged.visited);
                 self.stats.add(cpu, Event::MergePcp, merged.pairs);

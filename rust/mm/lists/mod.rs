@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Policies `pcp` and `owner`: per-CPU page sets over one zone buddy.
+//! Policies `pcp`, `owner` and `split`: per-CPU page sets over one zone buddy.
 //!
 //! ```text
 //!   set of CPU 0        set of CPU 1          one per CPU: free lists by order and type
@@ -19,7 +19,8 @@
 //! Never two sets at once. A set's lock is taken without masking interrupts by its own CPU, which
 //! only tries; under `owner` a free in task context waits for the owner's lock with interrupts
 //! masked. Interrupt context only ever tries a set's lock, because the interrupted code may hold it,
-//! and goes to the zone instead.
+//! and goes to the zone instead. Under `split` no CPU takes another's lock to free a page: it pushes
+//! the page on that CPU's [`remote`] list without a lock.
 //!
 //! # Who owns what
 //!
@@ -41,11 +42,12 @@
 //! * I5: a block that is whole in the zone has no owner and is on no recovery list.
 //! * I6: a block on the recovery list of CPU c and type t is owned by c and of type t.
 //! * I7: the chunks, free and allocated, cover every page of every range exactly once.
-//! * I8: the set of a dead CPU is empty.
+//! * I8: set and remote list of a dead CPU are empty.
 //!
 //! [`check`] recounts all of them. Sources: mainline `mm/page_alloc.c` of 7.3 (names in the
 //! functions' comments), and "mm: page_alloc: pcp buddy allocator", RFC of 2026-04-03, with what its
-//! review asked for: recovery lists per type, CMA blocks recovered and balanced.
+//! review asked for: recovery lists per type, CMA blocks recovered and balanced; "split-path PCP free",
+//! RFC of 2026-05-20.
 
 mod page_map;
 
@@ -53,6 +55,7 @@ mod free_area;
 mod pageblock;
 
 mod pcp;
+mod remote;
 mod zone;
 
 mod drain;

@@ -10,6 +10,7 @@
 //! | Allocated | no               | the allocating call, then the freeing one |
 //! | Zone      | zone free list   | the holder of the zone lock               |
 //! | Pcp       | a set's list     | the holder of that set's lock             |
+//! | Remote    | a remote list    | the freer that pushes it; then the set    |
 //!
 //! The words are read across lock domains (is my buddy free on my own set?), so all are atomic; a
 //! reader that does not hold the lock in question may only act on a state that nobody but itself
@@ -32,6 +33,8 @@ pub(super) enum State {
     Zone(Order, Migratetype),
     /// On the list of a per-CPU set.
     Pcp(Order, Migratetype, Mergeable),
+    /// On the remote list of the CPU that owns its block, not taken in yet.
+    Remote(Order),
 }
 
 /// Whether a chunk on a per-CPU set may merge there: it belongs to a block that this CPU owns and
@@ -48,10 +51,12 @@ const KIND_INNER: u32 = 0;
 const KIND_ALLOCATED: u32 = 1;
 const KIND_ZONE: u32 = 2;
 const KIND_PCP: u32 = 3;
+const KIND_REMOTE: u32 = 4;
 
-const TYPE_SHIFT: u32 = 2;
-const ORDER_SHIFT: u32 = 4;
-const MERGEABLE: u32 = 1 << 8;
+const KIND_MASK: u32 = 7;
+const TYPE_SHIFT: u32 = 3;
+const ORDER_SHIFT: u32 = 5;
+const MERGEABLE: u32 = 1 << 9;
 
 const fn pack(kind: u32, order: Order, mt: Migratetype) -> u32 {
     kind | (mt as u32) << TYPE_SHIFT | (order.get() as u32) << ORDER_SHIFT
@@ -66,6 +71,7 @@ impl State {
             State::Zone(order, mt) => pack(KIND_ZONE, order, mt),
             State::Pcp(order, mt, Mergeable::No) => pack(KIND_PCP, order, mt),
             State::Pcp(order, mt, Mergeable::Yes) => pack(KIND_PCP, order, mt) | MERGEABLE,
+            State::Remote(order) => pack(KIND_REMOTE, order, Migratetype::Unmovable),
         }
     }
 
@@ -73,11 +79,12 @@ impl State {
     fn from_bits(bits: u32) -> State {
         let order = Order::new((bits >> ORDER_SHIFT & 0xf) as u8);
         let mt = Migratetype::from_bits(bits >> TYPE_SHIFT);
-        match bits & 3 {
+        match bits & KIND_MASK {
             KIND_ALLOCATED => State::Allocated(order, mt),
             KIND_ZONE => State::Zone(order, mt),
             KIND_PCP if bits & MERGEABLE != 0 => State::Pcp(order, mt, Mergeable::Yes),
             KIND_PCP => State::Pcp(order, mt, Mergeable::No),
+            KIND_REMOTE => State::Remote(order),
             _ => State::Inner,
         }
     }
@@ -154,6 +161,7 @@ mod tests {
                     State::Zone(order, mt),
                     State::Pcp(order, mt, Mergeable::No),
                     State::Pcp(order, mt, Mergeable::Yes),
+                    State::Remote(order),
                 ] {
                     assert_eq!(State::from_bits(state.to_bits()), state);
                 }

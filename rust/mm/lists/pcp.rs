@@ -91,8 +91,6 @@ pub(super) struct Pcp {
     alloc_factor: u32,
     free_count: u32,
     prev_free_high_order: bool,
-    /// The CPU is offline: nothing may be put here.
-    pub(super) dead: bool,
 }
 
 /// What one pass over a set's lists merged.
@@ -111,7 +109,6 @@ impl Pcp {
             alloc_factor: 0,
             free_count: 0,
             prev_free_high_order: false,
-            dead: false,
         }
     }
 

@@ -14,7 +14,6 @@ use super::{
 use crate::mm::{
     stats::Event,
     types::{CpuIdx, Migratetype, Order},
-    ListPolicy,
 };
 
 /// A refill in progress: the zone is locked, pages go to `pcp`.
@@ -43,7 +42,7 @@ impl ListAllocator {
             got: 0,
         };
         // A set too small to hold anything works page by page.
-        if self.policy == ListPolicy::Owner && chunks > 1 {
+        if self.policy.owns_blocks() && chunks > 1 {
             refill.recover(mt);
             refill.claim(mt);
             refill.take_chunks(order, mt);

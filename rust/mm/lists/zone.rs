@@ -482,9 +482,10 @@ pub(super) fn chunks_of(
         let (this, state) = (page, zone.pages.state(page));
         page = page.offset(match state {
             State::Inner => 1,
-            State::Allocated(order, _) | State::Zone(order, _) | State::Pcp(order, _, _) => {
-                order.pages()
-            }
+            State::Allocated(order, _)
+            | State::Zone(order, _)
+            | State::Pcp(order, _, _)
+            | State::Remote(order) => order.pages(),
         });
         Some((this, state))
     })

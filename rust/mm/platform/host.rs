@@ -82,18 +82,21 @@ macro_rules! atomic_word {
                 self.0.swap(value, Ordering::AcqRel)
             }
 
-            /// Stores `new` if the word is `old`; else returns what it is. Release on success.
+            /// Stores `new` if the word is `old`; fully ordered; else returns what it is.
             #[inline]
-            pub fn cmpxchg_release(
-                &self,
-                old: $int,
-                new: $int,
-            ) -> core::result::Result<$int, $int> {
+            pub fn cmpxchg(&self, old: $int, new: $int) -> core::result::Result<$int, $int> {
                 self.0
-                    .compare_exchange(old, new, Ordering::Release, Ordering::Relaxed)
+                    .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
             }
         }
     };
+}
+
+/// Orders a fully ordered read-modify-write before what follows it. Rust's read-modify-writes order
+/// less than the kernel's; this makes up for it.
+#[inline]
+pub fn mb_after_atomic() {
+    atomic::fence(Ordering::SeqCst);
 }
 
 atomic_word!(AtomicU32, u32, "A 32-bit word shared between CPUs.");

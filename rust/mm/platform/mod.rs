@@ -10,6 +10,7 @@
 mod kernel;
 #[cfg(MODULE)]
 pub use self::kernel::{
+    mb_after_atomic,
     now_ns,
     Array,
     AtomicU32,
@@ -22,6 +23,7 @@ pub use self::kernel::{
 mod host;
 #[cfg(not(MODULE))]
 pub use self::host::{
+    mb_after_atomic,
     now_ns,
     Array,
     AtomicU32,

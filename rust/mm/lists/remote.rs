@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What other CPUs may touch of a set without its lock: the dead flag, and under `split` the list of
+//! remote frees.
+//!
+//! The list is a stack linked through the page links: anyone pushes, and whoever holds the set's
+//! lock takes the whole of it at once, so there is no ABA. Idea: the per-CPU `free_llist` of "split-path
+//! PCP free", RFC of 2026-05-20. Pages on it are in no count, as there.
+//!
+//! # No page is lost on a dead CPU
+//!
+//! The RFC leaves a window: a push that lands after the dead CPU's list was emptied stays there until
+//! the CPU returns. Here the pusher looks at the flag again *after* its push, and empties the list
+//! itself if it is set. Offlining sets the flag *before* it empties the list. Push and flag are
+//! ordered against each other on both sides, so at least one of the two sees the other's write.
+
+use super::page_map::{PageMap, State};
+use crate::mm::{
+    platform::{mb_after_atomic, AtomicU32},
+    types::{Order, PageIdx, NO_PAGE},
+};
+
+/// The lock-free side of a set.
+pub(super) struct Remote {
+    head: AtomicU32,
+    dead: AtomicU32,
+}
+
+impl Remote {
+    pub(super) fn new() -> Remote {
+        Remote {
+            head: AtomicU32::new(NO_PAGE),
+            dead: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether the CPU is offline: nothing may be left on its set or list.
+    #[inline]
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load() != 0
+    }
+
+    /// Sets or clears the dead flag; ordered before what follows.
+    pub(super) fn set_dead(&self, dead: bool) {
+        self.dead.swap(dead.into());
+        mb_after_atomic();
+    }
+
+    /// Whether there is something to take in.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.load() == NO_PAGE
+    }
+
+    /// Pushes a chunk that the caller has taken out of use. From any context. Returns whether the
+    /// CPU is dead by now, in which case the caller must empty the list.
+    #[inline]
+    #[must_use]
+    pub(super) fn push(&self, map: &PageMap, page: PageIdx, order: Order) -> bool {
+        map.set_state(page, State::Remote(order));
+        let next = &map.links(page.0).next;
+        let mut head = self.head.load();
+        loop {
+            next.store(head);
+            // ORDERING: publishes state and link of the page to `take_all()`.
+            match self.head.cmpxchg(head, page.0) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        mb_after_atomic();
+        self.is_dead()
+    }
+
+    /// Takes all chunks and hands them to `take` one by one, as inner pages.
+    pub(super) fn take_all(&self, map: &PageMap, mut take: impl FnMut(PageIdx, Order)) {
+        if self.is_empty() {
+            return;
+        }
+        // ORDERING: sees what the pushers wrote before their `push()`.
+        let mut cursor = self.head.swap(NO_PAGE);
+        while cursor != NO_PAGE {
+            let page = PageIdx(cursor);
+            cursor = map.links(cursor).next.load();
+            if let State::Remote(order) = map.state(page) {
+                map.set_state(page, State::Inner);
+                take(page, order);
+            } else {
+                debug_assert!(false, "{page:?} is on a remote list and not marked so");
+            }
+        }
+    }
+}
