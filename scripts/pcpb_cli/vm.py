@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """`pcpb vm`: boots a test kernel and runs one command in it.
 
-User Mode Linux is a process of the host. It gets three pipes as terminal lines:
+User Mode Linux is a process of the host. It gets three sockets as terminal lines:
 one for its console and the command's stderr, one for the command's stdout, one
 for the exit status. scripts/vm-init.sh is the other end of this in the guest.
 """
@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from pcpb_cli.steps import Failed, PROJECT, SCRIPTS
 STATUS_TIMEOUT = 124
 STATUS_GUEST_FAILED = 125
 COPY_BYTES = 1 << 16
+STATUS_BYTES = 100
 SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 GUEST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PR_SET_PDEATHSIG = 1
@@ -94,18 +96,20 @@ def _job(words, insmod):
 
 def _run(argv, extra_env, timeout_s):
     """Runs one User Mode Linux to its end; returns the command's status."""
-    out, err, status = (os.pipe() for _ in range(3))
-    ends = [write for _, write in (out, err, status)]
-    lines = ["con=null", f"con0=null,fd:{err[1]}", f"con1=null,fd:{out[1]}",
-             f"con2=null,fd:{status[1]}"]
+    # Sockets, not pipes: the kernel wants to poll a line for input too.
+    (err, guest_err), (out, guest_out), (status, guest_status) = (
+        socket.socketpair() for _ in range(3))
+    ends = [guest_err, guest_out, guest_status]
+    lines = ["con=null", *(f"con{n}=fd:{end.fileno()}" for n, end in enumerate(ends))]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    guest = subprocess.Popen([*argv, *lines], stdin=subprocess.DEVNULL, stdout=err[1],
-                             stderr=err[1], pass_fds=ends, env=os.environ | extra_env,
+    guest = subprocess.Popen([*argv, *lines], stdin=subprocess.DEVNULL, stdout=guest_err,
+                             stderr=guest_err, pass_fds=[end.fileno() for end in ends],
+                             env=os.environ | extra_env,
                              start_new_session=True, preexec_fn=_die_with_parent)
     for end in ends:
-        os.close(end)
-    copies = [_Copy(out[0], 1, guest), _Copy(err[0], 2, guest)]
+        end.close()
+    copies = [_Copy(out, 1, guest), _Copy(err, 2, guest)]
     timed_out = False
     try:
         guest.wait(timeout=timeout_s)
@@ -117,8 +121,8 @@ def _run(argv, extra_env, timeout_s):
         guest.wait()
     for copy in copies:
         copy.join()
-    with open(status[0], encoding="utf-8", errors="replace") as file:
-        text = file.read().strip()
+    text = status.recv(STATUS_BYTES).decode(errors="replace").strip()
+    status.close()
     if timed_out:
         steps.say(f"the guest was killed after {timeout_s:g} s")
         return STATUS_TIMEOUT
@@ -132,7 +136,7 @@ def _run(argv, extra_env, timeout_s):
 
 
 class _Copy(threading.Thread):
-    """Copies one pipe of the guest to a file descriptor of ours, as it comes."""
+    """Copies one line of the guest to a file descriptor of ours, as it comes."""
 
     def __init__(self, source, target, guest):
         super().__init__(daemon=True)
@@ -141,7 +145,7 @@ class _Copy(threading.Thread):
         self.start()
 
     def run(self):
-        while data := os.read(self.source, COPY_BYTES):
+        while data := self.source.recv(COPY_BYTES):
             try:
                 while data:
                     data = data[os.write(self.target, data):]
@@ -149,7 +153,7 @@ class _Copy(threading.Thread):
                 self.reader_gone = True
                 _kill(self.guest)
                 break
-        os.close(self.source)
+        self.source.close()
 
 
 def _kill(guest):
