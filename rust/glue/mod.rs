@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Everything that touches the kernel: memory, threads, files.
+//!
+//! Bottom-up; a file uses those above it:
+//!
+//! * `text`, `refusal`: growing text, and refused commands with their reason
+//! * `cpu`: CPUs of this machine
+//! * `ranges`: contiguous memory taken from the kernel
+//! * `stock`: the kernel's own allocator as a policy
+//! * `zone`: a zone, whatever its policy
+//! * `runner`: threads that run a workload in a zone
+//! * `debugfs`: folders and files
+//! * `zone_files`: the files of a zone
+//! * `registry`: all zones, and the files at the root
+//!
+//! Lock order: `Registry::zones`, then `Zone::control`, then the locks of an allocator;
+//! `Zone::result` and `LastError::words` are leaves. The files of a zone never take
+//! `Registry::zones`: removal of a zone waits for them with that lock held.
+//!
+//! Places kept for what comes later: a CPU hotplug callback belongs in `cpu`, workers in softirq
+//! and hardirq context in `runner`, symbols for client modules in a file `client` beside
+//! `registry`.
+
+pub(crate) mod cpu;
+pub(crate) mod debugfs;
+pub(crate) mod ranges;
+pub(crate) mod refusal;
+pub(crate) mod registry;
+pub(crate) mod runner;
+pub(crate) mod stock;
+pub(crate) mod text;
+pub(crate) mod zone;
+pub(crate) mod zone_files;

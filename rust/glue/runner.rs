@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs a workload in a zone: one thread per CPU, and somebody who waits.
+//!
+//! The caller of [`run`] waits for its threads, interruptibly: a signal asks them to stop, and is
+//! answered when they have freed what they had. Threads borrow from the caller's stack, so
+//! [`Threads`] does not go before every one of them has exited.
+//!
+//! Workers run in task context. (Softirq and hardirq: a worker will hand its plan to a callback on
+//! its CPU from here.)
+
+use super::{
+    cpu,
+    ranges::Addresses,
+    refusal::{refusal, Outcome, Refusal},
+    stock::StockPage,
+    zone::{Backend, Zone},
+};
+use crate::{
+    mm::{
+        platform,
+        types::{CpuIdx, PageIdx},
+        PageAllocator,
+        Report as _, //
+    },
+    workload::{
+        spec::Spec,
+        Counters,
+        Machine,
+        Plan,
+        PlanError,
+        Report,
+        Verdict,
+        ZoneFacts,
+        PAGE_WORDS, //
+    },
+};
+use core::{marker::PhantomData, ptr};
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    ffi::{c_int, c_ulong, c_void},
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+    types::Opaque, //
+};
+
+extern "C" {
+    fn pcpb_sleep_us(us: c_ulong);
+}
+
+/// How long a worker with nothing to do sleeps, in microseconds.
+const WAIT_US: c_ulong = 20;
+
+const _: () = assert!(PAGE_SIZE == PAGE_WORDS as usize * size_of::<u64>());
+
+/// Runs what `spec` says in `zone` and keeps the report.
+///
+/// # Errors
+///
+/// `EINVAL` for CPUs that are not online or what the zone cannot serve, `EBUSY` if a run is on,
+/// `EINTR` if a signal stopped it, `EIO` if a page had been damaged or the allocator refused a
+/// free, `ENOMEM`.
+pub(crate) fn run(zone: &Zone, spec: &Spec) -> Outcome {
+    if let Some(cpu) = spec.all_cpus().iter().find(|cpu| !cpu::is_online(*cpu)) {
+        return Err(refusal!(
+            EINVAL,
+            "{}/run: CPU {} is not online",
+            zone.name(),
+            cpu.0
+        ));
+    }
+    let _claim = zone.start_run()?;
+    let report = match zone.backend() {
+        Backend::List(managed) => run_in(
+            zone,
+            spec,
+            managed.alloc.managed_pages(),
+            &managed.alloc,
+            &managed.addresses,
+        ),
+        Backend::Stock(alloc) => run_in(zone, spec, u64::from(zone.spec().pages()), alloc, &ByPage),
+    }?;
+    let verdict = report.verdict();
+    zone.set_result(report);
+    let errno = match verdict {
+        Verdict::Ok => return Ok(()),
+        Verdict::Stopped => EINTR,
+        Verdict::Aborted | Verdict::NoMemory => ENOMEM,
+        Verdict::Failed { .. } => EIO,
+    };
+    Err(refusal!(errno, "{}/run: {verdict}", zone.name()))
+}
+
+fn run_in<A, L>(zone: &Zone, spec: &Spec, pages: u64, alloc: &A, locate: &L) -> Outcome<Report>
+where
+    A: PageAllocator,
+    L: Locate<A::Page>,
+{
+    let refuse = |err: PlanError| -> Refusal {
+        let errno = match err {
+            PlanError::NoMemory => ENOMEM,
+            _ => EINVAL,
+        };
+        refusal!(errno, "{}/run: {err}", zone.name())
+    };
+    let facts = ZoneFacts {
+        pages,
+        max_order: alloc.max_order(),
+    };
+    let plan = Plan::new(spec, &facts).map_err(refuse)?;
+    let before = Counters::take(alloc).map_err(|_| refuse(PlanError::NoMemory))?;
+    run_threads(&plan, alloc, locate)
+        .map_err(|errno| refusal!(errno, "{}/run: worker threads cannot be made", zone.name()))?;
+    let after = Counters::take(alloc).map_err(|_| refuse(PlanError::NoMemory))?;
+    plan.into_report(zone.spec().policy.name(), before, after)
+        .map_err(refuse)
+}
+
+/// Starts a thread for each worker of the plan and waits until all have exited.
+fn run_threads<A, L>(plan: &Plan, alloc: &A, locate: &L) -> Result
+where
+    A: PageAllocator,
+    L: Locate<A::Page>,
+{
+    let shared = Shared {
+        plan,
+        alloc,
+        machine: ThisMachine {
+            locate,
+            stop: Atomic::new(false),
+        },
+        done: KBox::pin_init(Done::new(), GFP_KERNEL)?,
+    };
+    let nr = plan.nr_workers();
+    let mut workers = KVec::with_capacity(nr, GFP_KERNEL)?;
+    for nr in 0..nr {
+        workers.push(
+            Worker {
+                nr,
+                shared: &shared,
+            },
+            GFP_KERNEL,
+        )?;
+    }
+    let mut threads = Threads::with_capacity(nr)?;
+    for worker in &workers {
+        threads.add(worker)?;
+    }
+    // Nobody has run so far: a thread that cannot be made leaves nothing to abort.
+    threads.wake();
+    for _ in 0..nr {
+        if shared.done.wait_one().is_err() {
+            shared.machine.stop.store(true, Relaxed);
+            shared.done.wait_one_regardless();
+        }
+    }
+    Ok(())
+}
+
+/// What the threads of a run share.
+struct Shared<'a, A, L> {
+    plan: &'a Plan,
+    alloc: &'a A,
+    machine: ThisMachine<'a, L>,
+    done: Pin<KBox<Done>>,
+}
+
+/// What one thread is given.
+struct Worker<'a, A, L> {
+    nr: usize,
+    shared: &'a Shared<'a, A, L>,
+}
+
+impl<A, L> Worker<'_, A, L>
+where
+    A: PageAllocator,
+    L: Locate<A::Page>,
+{
+    fn cpu(&self) -> CpuIdx {
+        self.shared.plan.cpu_of(self.nr)
+    }
+
+    /// The thread function.
+    ///
+    /// # Safety
+    ///
+    /// `data` points to a worker that lives until the thread has exited.
+    unsafe extern "C" fn main(data: *mut c_void) -> c_int {
+        // SAFETY: By caller precondition. Workers and what they refer to are only shared.
+        let worker = unsafe { &*data.cast::<Self>() };
+        let shared = worker.shared;
+        shared
+            .plan
+            .run_worker(worker.nr, shared.alloc, &shared.machine);
+        shared.done.tell();
+        0
+    }
+}
+
+/// Kernel threads, one per worker. Dropping waits for their exit.
+///
+/// # Invariants
+///
+/// Each pointer is a thread that we hold a reference to. Threads from number `awake` on have not
+/// been woken since they were made.
+struct Threads<'a> {
+    tasks: KVec<*mut bindings::task_struct>,
+    awake: usize,
+    /// Threads use workers, which must stay as long as this.
+    _workers: PhantomData<&'a ()>,
+}
+
+impl<'a> Threads<'a> {
+    fn with_capacity(nr: usize) -> Result<Threads<'a>> {
+        Ok(Threads {
+            tasks: KVec::with_capacity(nr, GFP_KERNEL)?,
+            awake: 0,
+            _workers: PhantomData,
+        })
+    }
+
+    /// Makes a thread for a worker, on its CPU and no other; it does not run yet.
+    fn add<A, L>(&mut self, worker: &'a Worker<'a, A, L>) -> Result
+    where
+        A: PageAllocator,
+        L: Locate<A::Page>,
+    {
+        self.tasks.reserve(1, GFP_KERNEL)?;
+        let data = ptr::from_ref(worker).cast_mut().cast::<c_void>();
+        // SAFETY: The worker outlives `self`, which waits for the exit of the thread. What the
+        // worker shares is `Sync`. The name is a format for one `unsigned int`.
+        let task = from_err_ptr(unsafe {
+            bindings::kthread_create_on_cpu(
+                Some(Worker::<A, L>::main),
+                data,
+                worker.cpu().0,
+                c"pcp_buddy/%u".as_char_ptr(),
+            )
+        })?;
+        // SAFETY: A thread that has not been woken exists.
+        unsafe { bindings::get_task_struct(task) };
+        // INVARIANT: The reference is ours, and nobody has woken the thread.
+        self.tasks.push(task, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Lets all of them run.
+    fn wake(&mut self) {
+        for task in &self.tasks[self.awake..] {
+            // SAFETY: We hold a reference.
+            unsafe { bindings::wake_up_process(*task) };
+        }
+        self.awake = self.tasks.len();
+    }
+}
+
+impl Drop for Threads<'_> {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            // A thread that was never woken exits without running its function. The others end by
+            // themselves; this waits for them.
+            // SAFETY: We hold a reference, which this puts.
+            unsafe { bindings::kthread_stop_put(*task) };
+        }
+    }
+}
+
+/// Counts threads that are done.
+#[pin_data]
+struct Done {
+    #[pin]
+    completion: Opaque<bindings::completion>,
+}
+
+// SAFETY: A completion belongs to no thread.
+unsafe impl Send for Done {}
+// SAFETY: A completion is made to be used by several threads.
+unsafe impl Sync for Done {}
+
+impl Done {
+    fn new() -> impl PinInit<Done> {
+        pin_init!(Done {
+            completion <- Opaque::ffi_init(|slot: *mut bindings::completion| {
+                // SAFETY: Memory for a completion, which stays where it is.
+                unsafe { bindings::init_completion(slot) };
+            }),
+        })
+    }
+
+    /// Says that one more thread is done.
+    fn tell(&self) {
+        // SAFETY: Initialised in `new()`.
+        unsafe { bindings::complete(self.completion.get()) }
+    }
+
+    /// Waits until one more thread is done.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if a signal came first; no thread has been counted then.
+    fn wait_one(&self) -> Result {
+        // SAFETY: Initialised in `new()`; task context with no lock held.
+        match unsafe { bindings::wait_for_completion_interruptible(self.completion.get()) } {
+            0 => Ok(()),
+            _ => Err(EINTR),
+        }
+    }
+
+    /// As [`Done::wait_one`], signals or not.
+    fn wait_one_regardless(&self) {
+        // SAFETY: Initialised in `new()`; task context with no lock held.
+        unsafe { bindings::wait_for_completion(self.completion.get()) }
+    }
+}
+
+/// Where the pages of an allocator are.
+trait Locate<P>: Sync {
+    /// The address of the first byte of a page that the caller has allocated.
+    fn address(&self, page: P) -> *mut u8;
+
+    /// A page as a number.
+    fn to_bits(page: P) -> u64;
+
+    /// The inverse of `to_bits`.
+    fn from_bits(bits: u64) -> P;
+}
+
+impl Locate<PageIdx> for Addresses {
+    #[inline]
+    fn address(&self, page: PageIdx) -> *mut u8 {
+        self.of(page)
+    }
+
+    #[inline]
+    fn to_bits(page: PageIdx) -> u64 {
+        u64::from(page.0)
+    }
+
+    #[inline]
+    fn from_bits(bits: u64) -> PageIdx {
+        // CAST: It was 32 bits wide in `to_bits()`.
+        PageIdx(bits as u32)
+    }
+}
+
+/// Pages of the kernel know where they are.
+struct ByPage;
+
+impl Locate<StockPage> for ByPage {
+    #[inline]
+    fn address(&self, page: StockPage) -> *mut u8 {
+        page.address()
+    }
+
+    #[inline]
+    fn to_bits(page: StockPage) -> u64 {
+        page.to_bits()
+    }
+
+    #[inline]
+    fn from_bits(bits: u64) -> StockPage {
+        StockPage::from_bits(bits)
+    }
+}
+
+/// The machine that this kernel runs on.
+struct ThisMachine<'a, L> {
+    locate: &'a L,
+    /// A signal came.
+    stop: Atomic<bool>,
+}
+
+impl<L> ThisMachine<'_, L> {
+    /// The address of a word of an allocated chunk.
+    #[inline]
+    fn word<P>(&self, page: P, nr: u32, word: u32) -> *mut u64
+    where
+        L: Locate<P>,
+    {
+        debug_assert!(word < PAGE_WORDS);
+        let index = nr as usize * PAGE_WORDS as usize + word as usize;
+        self.locate.address(page).cast::<u64>().wrapping_add(index)
+    }
+}
+
+impl<P: Copy, L: Locate<P>> Machine<P> for ThisMachine<'_, L> {
+    fn now_ns(&self) -> u64 {
+        platform::now_ns()
+    }
+
+    fn give_way(&self) {
+        cpu::give_way();
+    }
+
+    fn wait(&self) {
+        // SAFETY: Task context with no lock held, by the contract of `Machine`.
+        unsafe { pcpb_sleep_us(WAIT_US) }
+    }
+
+    #[inline]
+    fn stop_requested(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    #[inline]
+    fn write_word(&self, page: P, nr: u32, word: u32, value: u64) {
+        // SAFETY: The word lies in a chunk that the caller has allocated, by the contract of
+        // `Machine`: memory of the zone that the kernel has mapped, contiguous over the chunk.
+        // Volatile, because an allocator that is wrong may have given it to two CPUs.
+        unsafe { self.word(page, nr, word).write_volatile(value) }
+    }
+
+    #[inline]
+    fn read_word(&self, page: P, nr: u32, word: u32) -> u64 {
+        // SAFETY: As in `write_word()`.
+        unsafe { self.word(page, nr, word).read_volatile() }
+    }
+
+    #[inline]
+    fn to_bits(page: P) -> u64 {
+        L::to_bits(page)
+    }
+
+    #[inline]
+    fn from_bits(bits: u64) -> P {
+        L::from_bits(bits)
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The inline C that the Rust bindings lack. See shim.h.
+ */
+#include <linux/cpumask.h>
+#include <linux/delay.h>
+#include <linux/mm.h>
+#include <linux/nodemask.h>
+#include <linux/numa.h>
+#include <linux/sched.h>
+#include <linux/smp.h>
+
+#include "shim.h"
+
+/* Numbers of enum LockClass, mm/platform/mod.rs. */
+enum { PCPB_LOCK_ZONE, PCPB_LOCK_PCP };
+
+/* One call of spin_lock_init() is one lockdep class. */
+void pcpb_lock_init(spinlock_t *lock, int class)
+{
+	switch (class) {
+	case PCPB_LOCK_ZONE:
+		spin_lock_init(lock);
+		break;
+	case PCPB_LOCK_PCP:
+		spin_lock_init(lock);
+		break;
+	default:
+		WARN_ONCE(1, "pcp_buddy: lock class %d\n", class);
+		spin_lock_init(lock);
+	}
+}
+
+unsigned long pcpb_lock_irqsave(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+bool pcpb_trylock_irqsave(spinlock_t *lock, unsigned long *flags)
+{
+	return spin_trylock_irqsave(lock, *flags);
+}
+
+void pcpb_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}
+
+/*
+ * alloc_contig_pages() takes the node as a preference only: strict needs
+ * __GFP_THISNODE. NUMA_NO_NODE means any node, the nearest first.
+ */
+struct page *pcpb_grab_range(unsigned long nr_pages, int nid)
+{
+	gfp_t gfp = GFP_KERNEL | __GFP_NOWARN;
+
+	if (nid == NUMA_NO_NODE)
+		nid = numa_mem_id();
+	else
+		gfp |= __GFP_THISNODE;
+	return alloc_contig_pages(nr_pages, gfp, nid, NULL);
+}
+
+void pcpb_give_back_range(struct page *first, unsigned long nr_pages)
+{
+	free_contig_range(page_to_pfn(first), nr_pages);
+}
+
+void *pcpb_page_address(struct page *page)
+{
+	return page_address(page);
+}
+
+bool pcpb_node_has_memory(int nid)
+{
+	return nid >= 0 && nid < MAX_NUMNODES && node_state(nid, N_MEMORY);
+}
+
+/*
+ * What a user of each migratetype asks for, less whatever would reclaim, kill
+ * or dip into reserves: a workload that exhausts memory must get NULL.
+ */
+gfp_t pcpb_stock_gfp(int migratetype)
+{
+	gfp_t gfp;
+
+	switch (migratetype) {
+	case MIGRATE_MOVABLE:
+		gfp = GFP_HIGHUSER_MOVABLE & ~__GFP_HIGHMEM;
+		break;
+	case MIGRATE_RECLAIMABLE:
+		gfp = GFP_KERNEL | __GFP_RECLAIMABLE;
+		break;
+	default:
+		gfp = GFP_KERNEL;
+	}
+	return (gfp & ~__GFP_DIRECT_RECLAIM) | __GFP_NORETRY | __GFP_NOWARN |
+	       __GFP_NOMEMALLOC;
+}
+
+struct page *pcpb_stock_alloc(gfp_t gfp, unsigned int order, int nid)
+{
+	if (nid == NUMA_NO_NODE)
+		return alloc_pages(gfp, order);
+	return alloc_pages_node(nid, gfp | __GFP_THISNODE, order);
+}
+
+unsigned int pcpb_max_page_order(void)
+{
+	return MAX_PAGE_ORDER;
+}
+
+bool pcpb_cpu_online(unsigned int cpu)
+{
+	return cpu < nr_cpu_ids && cpu_online(cpu);
+}
+
+unsigned int pcpb_num_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
+unsigned int pcpb_pin_cpu(void)
+{
+	return get_cpu();
+}
+
+void pcpb_unpin_cpu(void)
+{
+	put_cpu();
+}
+
+void pcpb_cond_resched(void)
+{
+	cond_resched();
+}
+
+void pcpb_sleep_us(unsigned long us)
+{
+	usleep_range(us, us + us / 4 + 1);
+}

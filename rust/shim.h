@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The inline C that the Rust bindings lack, one line each: nothing here decides
+ * anything. The Rust declarations stand beside their only users, in
+ * mm/platform/kernel.rs and glue/.
+ */
+#ifndef PCPB_SHIM_H
+#define PCPB_SHIM_H
+
+#include <linux/completion.h>
+#include <linux/gfp.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+
+struct page;
+
+/* Locks: mm/platform/kernel.rs */
+void pcpb_lock_init(spinlock_t *lock, int class);
+unsigned long pcpb_lock_irqsave(spinlock_t *lock);
+bool pcpb_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
+void pcpb_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
+
+/* Contiguous ranges: glue/ranges.rs */
+struct page *pcpb_grab_range(unsigned long nr_pages, int nid);
+void pcpb_give_back_range(struct page *first, unsigned long nr_pages);
+void *pcpb_page_address(struct page *page);
+bool pcpb_node_has_memory(int nid);
+
+/* Pages of the running kernel: glue/stock.rs */
+gfp_t pcpb_stock_gfp(int migratetype);
+struct page *pcpb_stock_alloc(gfp_t gfp, unsigned int order, int nid);
+unsigned int pcpb_max_page_order(void);
+
+/* CPUs and waiting: glue/cpu.rs, glue/runner.rs */
+bool pcpb_cpu_online(unsigned int cpu);
+unsigned int pcpb_num_online_cpus(void);
+unsigned int pcpb_pin_cpu(void);
+void pcpb_unpin_cpu(void);
+void pcpb_cond_resched(void);
+void pcpb_sleep_us(unsigned long us);
+
+#endif /* PCPB_SHIM_H */
