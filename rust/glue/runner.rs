@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     mm::{
-        platform,
+        platform::{self, AtomicU32},
         types::{CpuIdx, PageIdx},
         PageAllocator,
         Report as _, //
@@ -42,7 +42,6 @@ use kernel::{
     ffi::{c_int, c_ulong, c_void},
     page::PAGE_SIZE,
     prelude::*,
-    sync::atomic::{Atomic, Relaxed},
     types::Opaque, //
 };
 
@@ -129,7 +128,7 @@ where
         alloc,
         machine: ThisMachine {
             locate,
-            stop: Atomic::new(false),
+            stop: AtomicU32::new(0),
         },
         done: KBox::pin_init(Done::new(), GFP_KERNEL)?,
     };
@@ -152,7 +151,7 @@ where
     threads.wake();
     for _ in 0..nr {
         if shared.done.wait_one().is_err() {
-            shared.machine.stop.store(true, Relaxed);
+            shared.machine.stop.store(1);
             shared.done.wait_one_regardless();
         }
     }
@@ -369,7 +368,7 @@ impl Locate<StockPage> for ByPage {
 struct ThisMachine<'a, L> {
     locate: &'a L,
     /// A signal came.
-    stop: Atomic<bool>,
+    stop: AtomicU32,
 }
 
 impl<L> ThisMachine<'_, L> {
@@ -401,7 +400,7 @@ impl<P: Copy, L: Locate<P>> Machine<P> for ThisMachine<'_, L> {
 
     #[inline]
     fn stop_requested(&self) -> bool {
-        self.stop.load(Relaxed)
+        self.stop.load() != 0
     }
 
     #[inline]
