@@ -33,6 +33,7 @@ GUEST_DEFAULTS = {"cpus": "2", "mem": "4G", "timeout": "120"}
 HEADER_LINES = 20
 KUNIT_ARGS = ("--append", "kunit.enable=1", "--append", "kunit.autorun=1")
 
+MODULE_LOADED = "pcp_buddy: loading out-of-tree module"
 KTAP_RESULT = re.compile(r"(not )?ok\b")
 
 # What a kernel writes when something is wrong.
@@ -124,7 +125,7 @@ def _verdict(name, good, why=""):
 def _rustfmt():
     files = [path for top in RUST_FOLDERS for path in sorted((PROJECT / top).rglob("*.rs"))
              if "target" not in path.parts]
-    return _check("rustfmt", ["rustfmt", "--check", "--edition", RUST_EDITION, *files],
+    return _check("rustfmt", ["rustfmt", "--check", "--color=never", "--edition", RUST_EDITION, *files],
                   "run: rustfmt --edition 2021 on the files above")
 
 
@@ -190,7 +191,10 @@ def _kunit():
     if status != 0:
         return _verdict("kunit", False, f"the guest ended with status {status}, see {console}")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    start = next((at for at, line in enumerate(lines) if "pcp_buddy: loading" in line), 0)
+    # The kernel's own suites ran before the module came.
+    start = next((at for at, line in enumerate(lines) if MODULE_LOADED in line), None)
+    if start is None:
+        return _verdict("kunit", False, f"{MODULE_LOADED!r} is not in {log}")
     if not any("# Subtest:" in line for line in lines[start:]):
         print("  skip: kunit: the module has no KUnit suites")
         return _splats("kunit", log, console)
