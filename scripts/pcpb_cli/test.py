@@ -37,7 +37,7 @@ MODULE_LOADED = "pcp_buddy: loading out-of-tree module"
 KTAP_RESULT = re.compile(r"(not )?ok\b")
 
 # What a kernel writes when something is wrong.
-SPLAT = re.compile(r"WARNING:|BUG:|KASAN|KFENCE:|UBSAN:|possible circular|INFO: |Oops|panic"
+SPLAT = re.compile(r"WARNING:|BUG:|KASAN|KFENCE:|UBSAN:|possible circular|INFO: |Oops|panic(?!=)"
                    r"|Call Trace|bad unlock balance|rust_kernel: panicked|DEBUG_LOCKS_WARN")
 
 
