@@ -10,9 +10,10 @@ pub mod platform;
 pub mod lock;
 pub mod stats;
 
+mod economy;
 mod lists;
 
-pub use self::lists::ListAllocator;
+pub use self::{economy::Economy, lists::ListAllocator};
 
 use self::{
     lock::LockFigures,
@@ -23,6 +24,7 @@ use self::{
         CpuIdx,
         Migratetype,
         Order,
+        PageIdx,
         Result,
         NR_MIGRATETYPES,
         NR_ORDERS, //
@@ -112,6 +114,15 @@ pub trait PageAllocator: Sync {
     fn reset_stats(&self);
 }
 
+/// CPUs that come and go. Task context; the CPU in question runs nothing of ours meanwhile.
+pub trait Hotplug {
+    /// `dead` is going offline: nothing may stay on its set. `cpu` is the calling CPU.
+    fn cpu_dead(&self, cpu: CpuIdx, dead: CpuIdx);
+
+    /// The CPU is coming online again.
+    fn cpu_online(&self, cpu: CpuIdx);
+}
+
 /// Free chunks by migratetype and order: one row group of `buddyinfo`.
 pub type FreeChunks = [[u64; NR_ORDERS]; NR_MIGRATETYPES];
 
@@ -122,6 +133,8 @@ pub enum Place {
     Zone,
     /// On the set of a CPU.
     Cpu(CpuIdx),
+    /// On the set that belongs to no CPU, where the policy has one.
+    Shared,
 }
 
 /// One row of `pageblocks`.
@@ -141,6 +154,9 @@ pub struct BlockInfo {
 
 /// What a policy that manages ranges of its own can report. `stock` has none of this.
 pub trait Report {
+    /// Index of the first page of range `i`.
+    fn range_base(&self, i: usize) -> PageIdx;
+
     /// Pages managed.
     fn managed_pages(&self) -> u64;
 

@@ -81,8 +81,14 @@ events! {
     FallbackSteal => "fallback_steal",
     /// Chunks that movable requests took from CMA blocks.
     CmaAlloc => "cma_alloc",
-    /// Drains of this CPU's set that another CPU did because it had run dry.
+    /// Sets that this CPU drained because it had run dry.
     TargetedDrain => "targeted_drain",
+    /// Times that this CPU took blocks from the set of another because it had run dry.
+    Steal => "steal",
+    /// Blocks that it got that way.
+    StealBlocks => "steal_blocks",
+    /// Allocations from the shared set: the own set was busy, seized or empty.
+    SharedAlloc => "shared_alloc",
 }
 
 const NR_EVENTS: usize = EVENT_NAMES.len();

@@ -10,8 +10,11 @@ use core::fmt;
 /// Largest order that a list-based zone buddy holds: mainline's default `MAX_PAGE_ORDER`.
 pub const MAX_ORDER: u8 = 10;
 
-/// Number of orders, `0..=MAX_ORDER`.
-pub const NR_ORDERS: usize = MAX_ORDER as usize + 1;
+/// Largest order that any policy serves: 1 GiB with 4 KiB pages.
+pub const TOP_ORDER: u8 = 18;
+
+/// Number of orders, `0..=TOP_ORDER`.
+pub const NR_ORDERS: usize = TOP_ORDER as usize + 1;
 
 /// Smallest and largest pageblock order that a zone may have.
 pub const BLOCK_ORDERS: core::ops::RangeInclusive<u8> = 6..=MAX_ORDER;

@@ -9,11 +9,8 @@ use std::{
     thread, //
 };
 
-use common::{alloc, assert_pristine, free, zone, CPUS};
-use pcp_buddy::mm::{
-    types::{Context, CpuIdx, Migratetype, Order, PageIdx},
-    ListAllocator, ListPolicy, PageAllocator,
-};
+use common::{alloc, assert_pristine, free, zone, Policy, Zone, CPUS, ECONOMY, OWNER, PCP, SPLIT};
+use pcp_buddy::mm::types::{Context, CpuIdx, Migratetype, Order, PageIdx};
 
 const OPS: u32 = 30_000;
 
@@ -32,7 +29,7 @@ impl Random {
 type Chunk = (PageIdx, u8);
 
 fn worker(
-    zone: &ListAllocator,
+    zone: &dyn Zone,
     cpu: u32,
     inbox: mpsc::Receiver<Chunk>,
     peers: Vec<mpsc::Sender<Chunk>>,
@@ -72,30 +69,35 @@ fn worker(
     }
 }
 
-fn run(policy: ListPolicy) {
+fn run(policy: Policy) {
     let zone = zone(policy, 40);
     let (senders, inboxes): (Vec<_>, Vec<_>) = (0..CPUS).map(|_| mpsc::channel()).unzip();
     thread::scope(|scope| {
         for (cpu, inbox) in (0..).zip(inboxes) {
-            let (zone, peers) = (&zone, senders.clone());
+            let (zone, peers) = (&*zone, senders.clone());
             scope.spawn(move || worker(zone, cpu, inbox, peers));
         }
         drop(senders);
     });
-    assert_pristine(&zone);
+    assert_pristine(&*zone);
 }
 
 #[test]
 fn pcp_keeps_every_page_under_threads() {
-    run(ListPolicy::Pcp);
+    run(PCP);
 }
 
 #[test]
 fn owner_keeps_every_page_under_threads() {
-    run(ListPolicy::Owner);
+    run(OWNER);
 }
 
 #[test]
 fn split_keeps_every_page_under_threads() {
-    run(ListPolicy::Split);
+    run(SPLIT);
+}
+
+#[test]
+fn economy_keeps_every_page_under_threads() {
+    run(ECONOMY);
 }

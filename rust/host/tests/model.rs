@@ -6,11 +6,10 @@ mod common;
 
 use std::collections::HashSet;
 
-use common::{alloc, assert_ok, assert_pristine, config, free, BLOCK_PAGES, CPUS};
-use pcp_buddy::mm::{
-    types::{CpuIdx, Error, Migratetype, Order, PageIdx},
-    ListAllocator, ListPolicy, PageAllocator, Report,
+use common::{
+    alloc, assert_ok, assert_pristine, config, free, Policy, Zone, BLOCK_PAGES, CPUS, POLICIES,
 };
+use pcp_buddy::mm::types::{CpuIdx, Error, Migratetype, Order, PageIdx};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -61,7 +60,7 @@ fn ranges() -> impl Strategy<Value = Vec<u32>> {
 }
 
 struct Model {
-    zone: ListAllocator,
+    zone: Box<dyn Zone>,
     valid: HashSet<u32>,
     used: HashSet<u32>,
     chunks: Vec<(PageIdx, u8)>,
@@ -70,7 +69,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(zone: ListAllocator, ranges: &[u32]) -> Model {
+    fn new(zone: Box<dyn Zone>, ranges: &[u32]) -> Model {
         let pages_of = |(i, &pages): (usize, &u32)| {
             let base = zone.range_base(i).0;
             base..base + pages
@@ -115,7 +114,7 @@ impl Model {
     }
 
     fn alloc(&mut self, cpu: u32, order: u8, mt: Migratetype) {
-        match alloc(&self.zone, cpu, order, mt) {
+        match alloc(&*self.zone, cpu, order, mt) {
             Ok(page) => {
                 assert!(
                     page.is_aligned(Order::new(order)),
@@ -144,7 +143,7 @@ impl Model {
 
     fn free(&mut self, cpu: u32, i: usize) {
         let (page, order) = self.chunks.swap_remove(i);
-        free(&self.zone, cpu, page, order).expect("an allocated chunk");
+        free(&*self.zone, cpu, page, order).expect("an allocated chunk");
         for p in page.0..page.0 + (1 << order) {
             self.used.remove(&p);
         }
@@ -153,12 +152,12 @@ impl Model {
 
     fn double_free(&mut self, cpu: u32) {
         if let Some(page) = self.last_freed.filter(|page| !self.used.contains(&page.0)) {
-            assert_eq!(free(&self.zone, cpu, page, 0), Err(Error::DoubleFree));
+            assert_eq!(free(&*self.zone, cpu, page, 0), Err(Error::DoubleFree));
         }
     }
 
     fn check(&self) {
-        assert_ok(&self.zone);
+        assert_ok(&*self.zone);
         let free = (self.valid.len() - self.used.len()) as u64;
         assert_eq!(
             self.zone.free_pages() + self.zone.uncounted_free_pages(),
@@ -171,17 +170,17 @@ impl Model {
             let i = self.chunks.len() - 1;
             self.free(i as u32 % CPUS * u32::from(self.dead.is_empty()), i);
         }
-        assert_pristine(&self.zone);
+        assert_pristine(&*self.zone);
     }
 }
 
-fn run(policy: ListPolicy, ranges: &[u32], tune: (u32, u32, u8), ops: &[Op]) {
+fn run(policy: Policy, ranges: &[u32], tune: (u32, u32, u8), ops: &[Op]) {
     let (batch, high, cma_percent) = tune;
-    let zone = ListAllocator::new(&pcp_buddy::mm::Config {
+    let zone = policy.zone(&pcp_buddy::mm::Config {
         batch: Some(batch),
         high: Some(high),
         cma_percent,
-        ..config(policy, ranges)
+        ..config(ranges)
     });
     let mut model = Model::new(zone.expect("a valid description"), ranges);
     for (i, op) in ops.iter().enumerate() {
@@ -197,7 +196,7 @@ proptest! {
 
     #[test]
     fn every_policy_keeps_every_page(
-        policy in prop::sample::select(vec![ListPolicy::Pcp, ListPolicy::Owner, ListPolicy::Split]),
+        policy in prop::sample::select(&POLICIES[..]),
         ranges in ranges(),
         tune in (1..=64u32, 0..=400u32, prop_oneof![Just(0u8), 0..=100u8]),
         ops in prop::collection::vec(op(), 1..600),

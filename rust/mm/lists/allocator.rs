@@ -37,7 +37,7 @@ use crate::mm::{
         BLOCK_ORDERS,
         MAX_ORDER, //
     },
-    Config, ListPolicy, PageAllocator,
+    Config, Hotplug, ListPolicy, PageAllocator,
 };
 
 /// A zone under policy `pcp` or `owner`.
@@ -50,7 +50,7 @@ pub struct ListAllocator {
     pub(super) remotes: Array<CachePadded<Remote>>,
     pub(super) stats: Stats,
     /// First page index of each range.
-    range_bases: Array<PageIdx>,
+    pub(super) range_bases: Array<PageIdx>,
     pub(super) managed_pages: u64,
 }
 
@@ -145,11 +145,6 @@ impl ListAllocator {
         }
         drop(zone);
         self.reset_stats();
-    }
-
-    /// Index of the first page of range `i`.
-    pub fn range_base(&self, i: usize) -> PageIdx {
-        self.range_bases[i]
     }
 
     /// Whether sets keep chunks of `order` (mainline: `pcp_allowed_order()`).
@@ -351,10 +346,12 @@ impl ListAllocator {
             }
         })
     }
+}
 
-    /// Marks the set of a CPU dead and hands everything on: the CPU is going offline. Frees to its
-    /// blocks go to the zone from now on.
-    pub fn cpu_dead(&self, cpu: CpuIdx, dead: CpuIdx) {
+impl Hotplug for ListAllocator {
+    /// Marks the set dead and gives back what it holds. Frees to blocks of this CPU go to the zone
+    /// from now on.
+    fn cpu_dead(&self, cpu: CpuIdx, dead: CpuIdx) {
         self.remotes[dead.idx()].set_dead(true);
         let mut pcp = self.sets.lock(dead.idx(), Irq::Save);
         self.absorb(cpu, dead, &mut pcp);
@@ -362,8 +359,7 @@ impl ListAllocator {
         self.zone.lock(cpu, &self.stats).forget_fragments(dead);
     }
 
-    /// Lets the set of a CPU be used again: the CPU is coming online.
-    pub fn cpu_online(&self, cpu: CpuIdx) {
+    fn cpu_online(&self, cpu: CpuIdx) {
         self.remotes[cpu.idx()].set_dead(false);
     }
 }

@@ -41,15 +41,16 @@ struct Recount {
 }
 
 impl ListAllocator {
-    /// I1, I2: every chunk on the lists of `area` has the matching state, and the counts are right.
-    fn check_lists(&self, area: &FreeArea, place: Place) -> Checked {
+    /// I1, I2: every chunk on the lists of `area` has the matching state, and the counts are right. The
+    /// lists are those of the set of `on_set`, or of the zone.
+    fn check_lists(&self, area: &FreeArea, on_set: Option<CpuIdx>) -> Checked {
         let mut sum = 0;
         for order in Order::ZERO.upto(Order::new(MAX_ORDER)) {
             for mt in Migratetype::ALL {
                 let mut len = 0;
                 let mut cursor = area.peek(order, mt, End::Head);
                 while let Some(page) = cursor {
-                    self.check_entry(page, order, mt, place)?;
+                    self.check_entry(page, order, mt, on_set)?;
                     len += 1;
                     // A list that runs in a circle would never end.
                     if len > self.zone.pages.nr_pages() {
@@ -66,10 +67,7 @@ impl ListAllocator {
                 sum += u64::from(len) << order.get();
             }
         }
-        let at = match place {
-            Place::Zone => u32::MAX,
-            Place::Cpu(cpu) => cpu.0,
-        };
+        let at = on_set.map_or(u32::MAX, |cpu| cpu.0);
         expect(
             "I2 free pages on lists, CPU",
             at,
@@ -78,10 +76,16 @@ impl ListAllocator {
         )
     }
 
-    fn check_entry(&self, page: PageIdx, order: Order, mt: Migratetype, place: Place) -> Checked {
+    fn check_entry(
+        &self,
+        page: PageIdx,
+        order: Order,
+        mt: Migratetype,
+        on_set: Option<CpuIdx>,
+    ) -> Checked {
         let state = self.zone.pages.state(page);
-        match place {
-            Place::Zone => {
+        match on_set {
+            None => {
                 let listed = state == State::Zone(order, mt);
                 expect(
                     "I1 state of a chunk on a zone list, page",
@@ -91,7 +95,7 @@ impl ListAllocator {
                 )?;
                 self.check_zone_chunk(page, order, mt)
             }
-            Place::Cpu(cpu) => {
+            Some(cpu) => {
                 let (listed, home) = match state {
                     State::Pcp(o, t, mergeable) => {
                         ((o, t) == (order, mt), mergeable == Mergeable::Yes)
@@ -240,6 +244,10 @@ impl ListAllocator {
 }
 
 impl Report for ListAllocator {
+    fn range_base(&self, i: usize) -> PageIdx {
+        self.range_bases[i]
+    }
+
     fn managed_pages(&self) -> u64 {
         self.managed_pages
     }
@@ -268,6 +276,7 @@ impl Report for ListAllocator {
         match place {
             Place::Zone => self.zone.inspect().free.chunks(),
             Place::Cpu(cpu) => self.sets.inspect(cpu.idx()).free.chunks(),
+            Place::Shared => FreeChunks::default(),
         }
     }
 
@@ -312,7 +321,7 @@ impl Report for ListAllocator {
         let mut on_sets = 0;
         for cpu in (0..self.sets.len() as u32).map(CpuIdx) {
             let pcp = self.sets.inspect(cpu.idx());
-            self.check_lists(&pcp.free, Place::Cpu(cpu))?;
+            self.check_lists(&pcp.free, Some(cpu))?;
             let remote = &self.remotes[cpu.idx()];
             let stranded = if remote.is_dead() { pcp.count() } else { 0 };
             let waiting = remote.is_dead() && !remote.is_empty();
@@ -326,7 +335,7 @@ impl Report for ListAllocator {
             on_sets += u64::from(pcp.count());
         }
         let mut zone = self.zone.inspect();
-        self.check_lists(&zone.free, Place::Zone)?;
+        self.check_lists(&zone.free, None)?;
         expect(
             "I2 published free pages of the zone",
             0,

@@ -12,12 +12,15 @@ use crate::mm::{
         Migratetype,
         Order,
         PageIdx,
+        MAX_ORDER, //
         NO_PAGE,
         NR_MIGRATETYPES,
-        NR_ORDERS, //
     },
     FreeChunks,
 };
+
+/// Orders that have lists.
+const NR_LIST_ORDERS: usize = MAX_ORDER as usize + 1;
 
 /// Which end of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +54,7 @@ const EMPTY: List = List {
 /// Free lists of one place, with the number of pages on them.
 pub(super) struct FreeArea {
     place: Owner,
-    lists: [[List; NR_ORDERS]; NR_MIGRATETYPES],
+    lists: [[List; NR_LIST_ORDERS]; NR_MIGRATETYPES],
     /// Per migratetype, bit `o` is set when the list of order `o` has an entry.
     filled: [u16; NR_MIGRATETYPES],
     /// Pages per migratetype of list.
@@ -62,7 +65,7 @@ impl FreeArea {
     pub(super) fn new(place: Owner) -> FreeArea {
         FreeArea {
             place,
-            lists: [[EMPTY; NR_ORDERS]; NR_MIGRATETYPES],
+            lists: [[EMPTY; NR_LIST_ORDERS]; NR_MIGRATETYPES],
             filled: [0; NR_MIGRATETYPES],
             pages: [0; NR_MIGRATETYPES],
         }
@@ -186,8 +189,13 @@ impl FreeArea {
 
     /// Number of chunks per list.
     pub(super) fn chunks(&self) -> FreeChunks {
-        self.lists
-            .map(|orders| orders.map(|list| u64::from(list.len)))
+        let mut chunks = FreeChunks::default();
+        for (row, lists) in chunks.iter_mut().zip(&self.lists) {
+            for (chunks, list) in row.iter_mut().zip(lists) {
+                *chunks = list.len.into();
+            }
+        }
+        chunks
     }
 }
 

@@ -3,7 +3,7 @@
 //! The host's side of the platform: std, or loom's model of it under `cfg(loom)`.
 
 use super::{CachePadded, Irq, LockClass};
-use crate::mm::types::{Error, Result};
+use crate::mm::types::{CpuIdx, Error, Result};
 
 #[cfg(not(loom))]
 use std::sync::{atomic, Mutex, MutexGuard};
@@ -76,6 +76,18 @@ macro_rules! atomic_word {
                 self.0.load(Ordering::Acquire)
             }
 
+            /// Writes with release ordering.
+            #[inline]
+            pub fn store_release(&self, value: $int) {
+                self.0.store(value, Ordering::Release)
+            }
+
+            /// Sets the bits of `mask`, fully ordered; returns what the word was.
+            #[inline]
+            pub fn or(&self, mask: $int) -> $int {
+                self.0.fetch_or(mask, Ordering::AcqRel)
+            }
+
             /// Swaps in a value, fully ordered.
             #[inline]
             pub fn swap(&self, value: $int) -> $int {
@@ -97,6 +109,60 @@ macro_rules! atomic_word {
 #[inline]
 pub fn mb_after_atomic() {
     atomic::fence(Ordering::SeqCst);
+}
+
+/// A full memory barrier.
+#[inline]
+pub fn mb() {
+    atomic::fence(Ordering::SeqCst);
+}
+
+/// The cheap half of an asymmetric barrier: orders for those who use [`barrier_heavy`].
+#[inline]
+pub fn barrier_light() {
+    #[cfg(loom)]
+    atomic::fence(Ordering::SeqCst);
+    #[cfg(not(loom))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
+
+/// The dear half: when it returns, every [`barrier_light`] on that CPU has either taken effect or
+/// comes after what the caller wrote before. Here for all threads of the process at once.
+pub fn barrier_heavy(_cpu: CpuIdx) {
+    #[cfg(loom)]
+    atomic::fence(Ordering::SeqCst);
+    #[cfg(not(loom))]
+    membarrier();
+}
+
+#[cfg(not(loom))]
+fn membarrier() {
+    use std::sync::Once;
+    static REGISTER: Once = Once::new();
+    let call = |command: libc::c_int| {
+        // SAFETY: `membarrier(2)` touches no memory of ours.
+        let status = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+        assert_eq!(status, 0, "membarrier(2) is needed for the tests");
+    };
+    REGISTER.call_once(|| call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED));
+    call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+}
+
+/// Proof that the caller stays on its CPU, undisturbed by other tasks.
+pub struct Pinned;
+
+/// Keeps the caller on its CPU until the value is dropped. A thread stands for a CPU here.
+#[inline]
+pub fn pin() -> Pinned {
+    Pinned
+}
+
+/// Waits a moment in a busy loop.
+pub fn relax() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    std::thread::yield_now();
 }
 
 atomic_word!(AtomicU32, u32, "A 32-bit word shared between CPUs.");

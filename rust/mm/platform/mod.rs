@@ -10,26 +10,38 @@
 mod kernel;
 #[cfg(MODULE)]
 pub use self::kernel::{
+    barrier_heavy,
+    barrier_light,
+    mb,
     mb_after_atomic,
     now_ns,
+    pin,
+    relax,
     Array,
     AtomicU32,
     AtomicU64,
     Guard,
-    Lock, //
+    Lock,
+    Pinned, //
 };
 
 #[cfg(not(MODULE))]
 mod host;
 #[cfg(not(MODULE))]
 pub use self::host::{
+    barrier_heavy,
+    barrier_light,
+    mb,
     mb_after_atomic,
     now_ns,
+    pin,
+    relax,
     Array,
     AtomicU32,
     AtomicU64,
     Guard,
-    Lock, //
+    Lock,
+    Pinned, //
 };
 
 /// Whether taking a lock also masks interrupts on this CPU.

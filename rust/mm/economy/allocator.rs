@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which set, the zone, or whose blocks serve a request.
+//!
+//! Order of an allocation: the own set and the zone, the shared set, then in task context the other
+//! sets, upwards from this CPU: half of the whole blocks of the first that has any, else one partial
+//! block, the emptiest, same type first. Only the CPU that has what is needed is disturbed.
+
+use super::{
+    blocks::{Blocks, Holder, Tag, MAX_SETS},
+    pending::Pending,
+    set::{Held, Set},
+    zone::{Zone, GROUP_ORDER},
+    Economy,
+};
+use crate::mm::{
+    lock::{CountedLocks, LockFigures},
+    platform::{pin, relax, Array, AtomicU64, CachePadded, LockClass},
+    stats::{Event, Stats},
+    types::{
+        BlockIdx,
+        Context,
+        CpuIdx,
+        Error,
+        Migratetype,
+        Order,
+        PageIdx,
+        Result,
+        BLOCK_ORDERS,
+        TOP_ORDER, //
+    },
+    Config, Hotplug, PageAllocator,
+};
+
+/// Share of the zone that all sets together may keep whole: a quarter. Mainline's per-CPU lists hold
+/// an eighth at most, because what they hold is out of reach and in pieces; whole blocks on a set are
+/// neither, whoever needs them takes them.
+const HIGH_FRACTION: u64 = 4;
+
+/// Blocks that the index space needs for a range: runs of blocks are aligned in it as they are in
+/// memory, up to a group.
+fn blocks_spanned(range_pages: u32, block_order: Order) -> u64 {
+    let blocks = u64::from(range_pages >> block_order.get());
+    let align = blocks
+        .next_power_of_two()
+        .min(u64::from(GROUP_ORDER.pages()));
+    blocks.next_multiple_of(align)
+}
+
+/// First block of each range, given where the one before ended.
+fn align_base(next: u64, range_pages: u32, block_order: Order) -> u64 {
+    let blocks = u64::from(range_pages >> block_order.get());
+    next.next_multiple_of(
+        blocks
+            .next_power_of_two()
+            .min(u64::from(GROUP_ORDER.pages())),
+    )
+}
+
+impl Economy {
+    /// A zone over ranges that are entirely free.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the description does not make sense, `NoMemory` if there is no room for the
+    /// metadata.
+    pub fn new(config: &Config<'_>) -> Result<Economy> {
+        if !BLOCK_ORDERS.contains(&config.block_order)
+            || config.nr_cpus == 0
+            || config.nr_cpus >= MAX_SETS
+            || config.cma_percent > 100
+            || config.batch == Some(0)
+        {
+            return Err(Error::Invalid);
+        }
+        let block_order = Order::new(config.block_order);
+        let (mut nr_blocks, mut managed_pages) = (0, 0);
+        for &pages in config.range_pages {
+            if pages == 0 || pages % block_order.pages() != 0 {
+                return Err(Error::Invalid);
+            }
+            nr_blocks = align_base(nr_blocks, pages, block_order);
+            nr_blocks += blocks_spanned(pages, block_order);
+            managed_pages += u64::from(pages);
+        }
+        if nr_blocks == 0 || nr_blocks << block_order.get() >= u64::from(u32::MAX) {
+            return Err(Error::Invalid);
+        }
+        let mut next = 0;
+        let range_bases = Array::new(config.range_pages.len(), |i| {
+            let pages = config.range_pages[i];
+            let base = align_base(next, pages, block_order);
+            next = base + blocks_spanned(pages, block_order);
+            // CAST: checked above.
+            PageIdx((base << block_order.get()) as u32)
+        })?;
+        let managed_blocks = managed_pages >> block_order.get();
+        let automatic =
+            (managed_blocks / HIGH_FRACTION / u64::from(config.online_cpus.max(1))).max(1);
+        let nr_sets = config.nr_cpus + 1;
+        let eco = Economy {
+            // CAST: checked above.
+            blocks: Blocks::new(nr_blocks as u32, block_order)?,
+            pending: Pending::new(nr_sets)?,
+            sets: Array::new(nr_sets as usize, |_| CachePadded(Set::new()))?,
+            shared_lock: CountedLocks::new(1, LockClass::Pcp, |_| ())?,
+            zone: Zone::new(nr_blocks as u32)?,
+            stats: Stats::new(config.nr_cpus as usize)?,
+            range_bases,
+            managed_pages,
+            batch: (config.batch.unwrap_or(0) >> block_order.get()).max(1),
+            // CAST: no more than the blocks of the zone.
+            high: config
+                .high
+                .map_or(automatic as u32, |pages| pages >> block_order.get()),
+            last_refused: AtomicU64::new(0),
+        };
+        eco.add_ranges(config);
+        Ok(eco)
+    }
+
+    /// Hands every block of the ranges to the zone; the last `cma_percent` of them as CMA.
+    fn add_ranges(&self, config: &Config<'_>) {
+        let block_order = self.blocks.order();
+        let nr_blocks = self.managed_pages >> block_order.get();
+        let first_cma = nr_blocks - nr_blocks * u64::from(config.cma_percent) / 100;
+        let mut nr = 0;
+        let mut zone = self.zone.lock();
+        for (base, &pages) in self.range_bases.iter().zip(config.range_pages) {
+            let (first, _) = self.blocks.locate(*base);
+            for block in (first.0..first.0 + (pages >> block_order.get())).map(BlockIdx) {
+                self.blocks.set_tag(
+                    block,
+                    Tag {
+                        holder: Holder::Zone,
+                        mt: Migratetype::Movable,
+                        cma: nr >= first_cma,
+                    },
+                );
+                self.blocks.fill(block, true);
+                zone.put(&self.blocks, block);
+                nr += 1;
+            }
+        }
+        drop(zone);
+        self.reset_stats();
+    }
+
+    /// The last free that was refused: the page, and the CPU that tried.
+    pub fn last_refused(&self) -> Option<(PageIdx, CpuIdx)> {
+        let word = self.last_refused.load().checked_sub(1)?;
+        // CAST: packed by `refuse()`.
+        Some((PageIdx((word >> 32) as u32), CpuIdx(word as u32)))
+    }
+
+    fn refuse(&self, cpu: CpuIdx, page: PageIdx, error: Error) -> Result<()> {
+        self.stats.inc(
+            cpu,
+            match error {
+                Error::DoubleFree => Event::DoubleFree,
+                _ => Event::BadFree,
+            },
+        );
+        self.last_refused
+            .store((u64::from(page.0) << 32 | u64::from(cpu.0)) + 1);
+        Err(error)
+    }
+
+    /// Number of the set that belongs to no CPU.
+    pub(super) fn shared_id(&self) -> u32 {
+        // CAST: `new` was given a `u32`.
+        self.sets.len() as u32 - 1
+    }
+
+    fn nr_cpus(&self) -> u32 {
+        self.shared_id()
+    }
+
+    fn alloc_shared(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        let page = self.enter_shared(cpu).alloc(order, mt)?;
+        self.stats.inc(cpu, Event::SharedAlloc);
+        Some(page)
+    }
+
+    /// The other CPUs, upwards from `cpu`.
+    fn others(&self, cpu: CpuIdx) -> impl Iterator<Item = CpuIdx> {
+        let nr_cpus = self.nr_cpus();
+        (1..nr_cpus).map(move |i| CpuIdx((cpu.0 + i) % nr_cpus))
+    }
+
+    /// Serves a request from blocks of other CPUs. Task context.
+    #[cold]
+    fn steal(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        // Blocks on their way belong to this CPU's set: nobody may declare it dead meanwhile.
+        let _pinned = pin();
+        for victim in self.others(cpu) {
+            let set = &self.sets[victim.idx()];
+            if !set.looks_stocked(&self.blocks) && self.pending.is_empty(victim.0) {
+                continue;
+            }
+            let Some(held) = self.seize(cpu, victim) else {
+                continue;
+            };
+            let stolen = held.give_up(order, mt, cpu.0);
+            drop(held);
+            if !stolen.is_empty() {
+                self.stats.inc(cpu, Event::Steal);
+                let nr = stolen.iter().count() as u64;
+                self.stats.add(cpu, Event::StealBlocks, nr);
+            } else if self.zone.nr_free() == 0 {
+                // Else taking in its remote frees made the victim give blocks to the zone.
+                continue;
+            }
+            let own = self.enter_waiting(cpu);
+            own.adopt(&stolen);
+            if let Some(page) = own.alloc(order, mt) {
+                return Some(page);
+            }
+        }
+        None
+    }
+
+    /// Enters the own set, waiting for who has seized it. Task context.
+    fn enter_waiting(&self, cpu: CpuIdx) -> Held<'_> {
+        loop {
+            if let Some(own) = self.enter(cpu) {
+                return own;
+            }
+            relax();
+        }
+    }
+
+    /// Allocates a run of blocks from the zone.
+    fn alloc_blocks(
+        &self,
+        cpu: CpuIdx,
+        order: Order,
+        mt: Migratetype,
+        ctx: Context,
+    ) -> Option<PageIdx> {
+        if let Some(page) = self.take_blocks(cpu, order, mt) {
+            return Some(page);
+        }
+        // The missing blocks may be on the sets: whole ones go back, one set after the other.
+        self.drain_shared(cpu);
+        let own = self.enter(cpu).is_some_and(|own| own.flush());
+        if own {
+            if let Some(page) = self.take_blocks(cpu, order, mt) {
+                return Some(page);
+            }
+        }
+        if ctx != Context::Task {
+            return None;
+        }
+        self.others(cpu).find_map(|victim| {
+            let set = &self.sets[victim.idx()];
+            if !set.looks_stocked(&self.blocks) && self.pending.is_empty(victim.0) {
+                return None;
+            }
+            let flushed = self.seize(cpu, victim)?.flush();
+            if !flushed {
+                return None;
+            }
+            self.stats.inc(cpu, Event::TargetedDrain);
+            self.take_blocks(cpu, order, mt)
+        })
+    }
+
+    fn take_blocks(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        let nr = Order::new(order.get() - self.blocks.order().get());
+        if self.zone.nr_free() < u64::from(nr.pages()) {
+            return None;
+        }
+        let mut zone = self.zone.lock();
+        let first = zone.take_run(nr, mt == Migratetype::Movable)?;
+        for block in (first.0..first.0 + nr.pages()).map(BlockIdx) {
+            self.blocks.fill(block, false);
+            self.blocks.set_holder(block, Holder::Given);
+        }
+        drop(zone);
+        self.stats.inc(cpu, Event::ZoneAlloc);
+        Some(self.blocks.page(first, 0))
+    }
+
+    fn drain_shared(&self, cpu: CpuIdx) {
+        if self.sets[self.shared_id() as usize].looks_stocked(&self.blocks)
+            || !self.pending.is_empty(self.shared_id())
+        {
+            self.enter_shared(cpu).flush();
+        }
+    }
+
+    /// Frees a run into the block of a set.
+    #[inline]
+    fn free_run(
+        &self,
+        cpu: CpuIdx,
+        owner: u32,
+        (block, bit): (BlockIdx, u32),
+        order: Order,
+    ) -> Result<()> {
+        if self.blocks.any_remote(block, bit, order) {
+            return Err(Error::DoubleFree);
+        }
+        if owner == cpu.0 {
+            if let Some(own) = self.enter(cpu) {
+                // The block may have been stolen before this CPU was inside.
+                if own.owns(block) {
+                    return match own.free(block, bit, order) {
+                        true => Ok(()),
+                        false => Err(Error::DoubleFree),
+                    };
+                }
+            }
+        }
+        self.free_remote(cpu, owner, (block, bit), order)
+    }
+
+    fn free_remote(
+        &self,
+        cpu: CpuIdx,
+        owner: u32,
+        (block, bit): (BlockIdx, u32),
+        order: Order,
+    ) -> Result<()> {
+        if self.blocks.any_local(block, bit, order) {
+            return Err(Error::DoubleFree);
+        }
+        self.stats.inc(cpu, Event::RemoteFree);
+        match self.pending.free(&self.blocks, block, owner, bit, order) {
+            true => Ok(()),
+            false => Err(Error::DoubleFree),
+        }
+    }
+
+    /// Frees one or more blocks that were given out whole.
+    fn free_blocks(&self, cpu: CpuIdx, first: BlockIdx, order: Order) -> Result<()> {
+        let nr = order.pages() >> self.blocks.order().get();
+        for block in (first.0..first.0 + nr).map(BlockIdx) {
+            match self.blocks.tag(block).holder {
+                Holder::Given => {}
+                Holder::Zone => return Err(Error::DoubleFree),
+                Holder::Set(_) if self.blocks.nr_free(block) == self.blocks.order().pages() => {
+                    return Err(Error::DoubleFree)
+                }
+                _ => return Err(Error::BadFree),
+            }
+        }
+        if nr == 1 {
+            match self.enter(cpu) {
+                Some(own) => own.free_whole(first),
+                None => self.enter_shared(cpu).free_whole(first),
+            }
+            return Ok(());
+        }
+        let mut zone = self.zone.lock();
+        for block in (first.0..first.0 + nr).map(BlockIdx) {
+            self.blocks.fill(block, true);
+            zone.put(&self.blocks, block);
+        }
+        drop(zone);
+        self.stats.inc(cpu, Event::ZoneFree);
+        Ok(())
+    }
+
+    #[inline]
+    fn route_free(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Result<()> {
+        let at = self.blocks.locate(page);
+        let holder = self.blocks.tag(at.0).holder;
+        if order < self.blocks.order() {
+            return match holder {
+                Holder::Set(owner) => self.free_run(cpu, owner, at, order),
+                Holder::Zone => Err(Error::DoubleFree),
+                Holder::Given | Holder::Hole => Err(Error::BadFree),
+            };
+        }
+        self.free_blocks(cpu, at.0, order)
+    }
+}
+
+impl Hotplug for Economy {
+    /// Hands the blocks of the CPU to the shared set. Pages of them that are freed later follow.
+    fn cpu_dead(&self, cpu: CpuIdx, dead: CpuIdx) {
+        let held = loop {
+            if let Some(held) = self.seize(cpu, dead) {
+                break held;
+            }
+            relax();
+        };
+        held.bequeath(&self.enter_shared(cpu));
+    }
+
+    /// There is nothing to undo.
+    fn cpu_online(&self, _cpu: CpuIdx) {}
+}
+
+impl PageAllocator for Economy {
+    type Page = PageIdx;
+
+    #[inline]
+    fn alloc(&self, cpu: CpuIdx, order: Order, mt: Migratetype, ctx: Context) -> Result<PageIdx> {
+        if order > self.max_order() || mt == Migratetype::Cma {
+            return Err(Error::Invalid);
+        }
+        let page = if order > self.blocks.order() {
+            self.alloc_blocks(cpu, order, mt, ctx)
+        } else {
+            let own = self.enter(cpu).and_then(|own| own.alloc(order, mt));
+            own.or_else(|| self.alloc_shared(cpu, order, mt))
+                .or_else(|| match ctx {
+                    Context::Task => self.steal(cpu, order, mt),
+                    _ => None,
+                })
+        };
+        let Some(page) = page else {
+            self.stats.inc(cpu, Event::AllocFailed);
+            return Err(Error::NoMemory);
+        };
+        self.stats.alloc(cpu, mt, order);
+        Ok(page)
+    }
+
+    #[inline]
+    fn free(&self, cpu: CpuIdx, page: PageIdx, order: Order, _ctx: Context) -> Result<()> {
+        if order > self.max_order()
+            || !page.is_aligned(order)
+            || page.0 >> self.blocks.order().get() >= self.blocks.nr_blocks()
+        {
+            return Err(Error::Invalid);
+        }
+        let mt = self.blocks.tag(self.blocks.locate(page).0).mt;
+        match self.route_free(cpu, page, order) {
+            Ok(()) => {
+                self.stats.free(cpu, mt, order);
+                Ok(())
+            }
+            Err(error) => self.refuse(cpu, page, error),
+        }
+    }
+
+    fn drain(&self, cpu: CpuIdx, target: CpuIdx) {
+        if target == cpu {
+            self.enter_waiting(cpu).flush();
+        } else if let Some(held) = self.seize(cpu, target) {
+            held.flush();
+        }
+        self.drain_shared(cpu);
+    }
+
+    fn max_order(&self) -> Order {
+        let group = self.blocks.order().get() + GROUP_ORDER.get();
+        Order::new(group.min(TOP_ORDER))
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn zone_lock(&self) -> Option<LockFigures> {
+        Some(self.zone.locks().figures())
+    }
+
+    fn pcp_locks(&self) -> Option<LockFigures> {
+        Some(self.shared_lock.figures())
+    }
+
+    fn reset_stats(&self) {
+        self.stats.reset();
+        self.zone.locks().reset_figures();
+        self.shared_lock.reset_figures();
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Aligned runs of set bits: the search that serves pages in a block and blocks in a superpageblock.
+//!
+//! Pure functions over words; bit i of word w stands for unit `64 * w + i`, and a set bit means free.
+
+use crate::mm::types::Order;
+
+/// Units per word, as an order.
+pub(super) const WORD_ORDER: u8 = 6;
+
+/// Bits at multiples of `2^order`, by order.
+const STARTS: [u64; 7] = [
+    !0,
+    0x5555_5555_5555_5555,
+    0x1111_1111_1111_1111,
+    0x0101_0101_0101_0101,
+    0x0001_0001_0001_0001,
+    0x0000_0001_0000_0001,
+    1,
+];
+
+/// The bits of a run of `2^order` units, `order` at most 6, that starts at bit `start`.
+#[inline]
+pub(super) const fn run_mask(start: u32, order: Order) -> u64 {
+    (!0 >> (64 - order.pages())) << start
+}
+
+/// The first bit of the first aligned run of `2^order` set bits in a word, `order` at most 6.
+#[inline]
+pub(super) fn find_in_word(word: u64, order: Order) -> Option<u32> {
+    let mut starts = word;
+    for k in 0..order.get() {
+        // A bit survives if the next 2^k bits did as well.
+        starts &= starts >> (1 << k);
+    }
+    starts &= STARTS[order.idx()];
+    (starts != 0).then(|| starts.trailing_zeros())
+}
+
+/// The first unit of the first aligned run of `2^order` free units among `nr_words` words.
+pub(super) fn find_run(nr_words: usize, order: Order, word: impl Fn(usize) -> u64) -> Option<u32> {
+    if order.get() <= WORD_ORDER {
+        return (0..nr_words).find_map(|w| {
+            let bit = find_in_word(word(w), order)?;
+            // CAST: a group has far fewer than 2^32 units.
+            Some(((w as u32) << WORD_ORDER) + bit)
+        });
+    }
+    let run_words = 1 << (order.get() - WORD_ORDER);
+    (0..nr_words)
+        .step_by(run_words)
+        .find(|&first| {
+            first + run_words <= nr_words && (first..first + run_words).all(|w| word(w) == !0)
+        })
+        // CAST: as above.
+        .map(|first| (first as u32) << WORD_ORDER)
+}
+
+/// The words that a run touches, each with the mask of its part of the run.
+#[inline]
+pub(super) fn run_words(start: u32, order: Order) -> impl Iterator<Item = (usize, u64)> {
+    let first = (start >> WORD_ORDER) as usize;
+    let (nr_words, mask) = match order.get() {
+        0..=WORD_ORDER => (1, run_mask(start % 64, order)),
+        _ => (1 << (order.get() - WORD_ORDER), !0),
+    };
+    (first..first + nr_words).map(move |w| (w, mask))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The obvious search, bit by bit.
+    fn slow_find(words: &[u64], order: Order) -> Option<u32> {
+        let is_free = |unit: u32| words[unit as usize / 64] >> (unit % 64) & 1 == 1;
+        (0..words.len() as u32 * 64)
+            .step_by(order.pages() as usize)
+            .find(|&start| (start..start + order.pages()).all(is_free))
+    }
+
+    #[test]
+    fn runs_are_found_where_the_slow_search_finds_them() {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        for _ in 0..2000 {
+            // Dense words, or runs would be rare; some full.
+            let words: [u64; 8] = core::array::from_fn(|_| match next() % 3 {
+                0 => !0,
+                1 => next() | next() | next(),
+                _ => next() | next() | next() | next() | next(),
+            });
+            for order in (0..=9).map(Order::new) {
+                let found = find_run(8, order, |w| words[w]);
+                assert_eq!(found, slow_find(&words, order));
+            }
+        }
+    }
+
+    #[test]
+    fn masks_cover_the_run() {
+        assert_eq!(run_mask(0, Order::new(6)), !0);
+        assert_eq!(run_mask(8, Order::new(3)), 0xff00);
+        let words = |start, order| run_words(start, Order::new(order)).collect::<Vec<_>>();
+        assert_eq!(words(64 + 2, 1), [(1, 0b1100)]);
+        assert_eq!(words(128, 7), [(2, !0), (3, !0)]);
+    }
+}

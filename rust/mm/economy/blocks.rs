@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pageblocks of an economy zone: free-page bitmaps and the state of each block.
+//!
+//! With 512-page blocks a block takes 64 bytes of local bits, 64 bytes of remote bits and 32 bytes of
+//! state: 0.31 bytes a page.
+//!
+//! | words          | written by                                   | how            |
+//! |----------------|----------------------------------------------|----------------|
+//! | local bits     | whoever holds the owner's set                | load and store |
+//! | remote bits    | anyone who frees; absorbed by the set        | atomic or, swap |
+//! | tag            | whoever holds the owner's set, or zone lock  | store          |
+//! | nr_free, place, links | whoever holds the owner's set         | load and store |
+//! | pending, pending_next | see [`pending`](super::pending)       | atomic         |
+//!
+//! A page is free if its local or its remote bit is set, never both.
+
+use super::bits::{find_run, run_mask, run_words, WORD_ORDER};
+use crate::mm::{
+    platform::{Array, AtomicU32, AtomicU64},
+    types::{BlockIdx, Migratetype, Order, PageIdx, Result},
+};
+
+/// Marks "no block" in links.
+pub(super) const NO_BLOCK: u32 = u32::MAX;
+
+/// Where a block is. Exactly one of these at any time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Holder {
+    /// Between two ranges: there is no memory.
+    Hole,
+    /// Free and whole in the zone.
+    Zone,
+    /// Given out whole, alone or as part of a run of blocks.
+    Given,
+    /// Owned by the set of this number.
+    Set(u32),
+}
+
+/// Holder, migratetype and CMA mark of a block, as one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Tag {
+    pub(super) holder: Holder,
+    /// What the pages of an owned block are used for.
+    pub(super) mt: Migratetype,
+    /// Reserved for contiguous allocation: movable pages only.
+    pub(super) cma: bool,
+}
+
+const HOLDER_HOLE: u32 = 0xffff;
+const HOLDER_ZONE: u32 = 0xfffe;
+const HOLDER_GIVEN: u32 = 0xfffd;
+
+/// Sets that a zone may have: the numbers above mean something else.
+pub(super) const MAX_SETS: u32 = HOLDER_GIVEN;
+
+const TYPE_SHIFT: u32 = 16;
+const CMA: u32 = 1 << 18;
+
+impl Tag {
+    #[inline]
+    fn to_bits(self) -> u32 {
+        let holder = match self.holder {
+            Holder::Hole => HOLDER_HOLE,
+            Holder::Zone => HOLDER_ZONE,
+            Holder::Given => HOLDER_GIVEN,
+            Holder::Set(set) => set,
+        };
+        holder | (self.mt as u32) << TYPE_SHIFT | if self.cma { CMA } else { 0 }
+    }
+
+    #[inline]
+    fn from_bits(bits: u32) -> Tag {
+        Tag {
+            holder: match bits & 0xffff {
+                HOLDER_HOLE => Holder::Hole,
+                HOLDER_ZONE => Holder::Zone,
+                HOLDER_GIVEN => Holder::Given,
+                set => Holder::Set(set),
+            },
+            mt: Migratetype::from_bits(bits >> TYPE_SHIFT),
+            cma: bits & CMA != 0,
+        }
+    }
+}
+
+/// State of one block.
+#[repr(align(32))]
+pub(super) struct Block {
+    tag: AtomicU32,
+    /// Local bits that are set.
+    pub(super) nr_free: AtomicU32,
+    /// Which list of the owner's set the block is on; [`set`](super::set) says what the numbers mean.
+    pub(super) place: AtomicU32,
+    pub(super) next: AtomicU32,
+    pub(super) prev: AtomicU32,
+    /// Whether the block is on somebody's pending stack.
+    pub(super) pending: AtomicU32,
+    pub(super) pending_next: AtomicU32,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Block>() == 32);
+
+/// All blocks of a zone.
+pub(super) struct Blocks {
+    blocks: Array<Block>,
+    local: Array<AtomicU64>,
+    remote: Array<AtomicU64>,
+    order: Order,
+}
+
+impl Blocks {
+    /// `nr_blocks` holes.
+    pub(super) fn new(nr_blocks: u32, order: Order) -> Result<Blocks> {
+        let hole = Tag {
+            holder: Holder::Hole,
+            mt: Migratetype::Movable,
+            cma: false,
+        };
+        let block = |_| Block {
+            tag: AtomicU32::new(hole.to_bits()),
+            nr_free: AtomicU32::new(0),
+            place: AtomicU32::new(0),
+            next: AtomicU32::new(NO_BLOCK),
+            prev: AtomicU32::new(NO_BLOCK),
+            pending: AtomicU32::new(0),
+            pending_next: AtomicU32::new(NO_BLOCK),
+        };
+        let nr_words = (nr_blocks as usize) << (order.get() - WORD_ORDER);
+        Ok(Blocks {
+            blocks: Array::new(nr_blocks as usize, block)?,
+            local: Array::new(nr_words, |_| AtomicU64::new(0))?,
+            remote: Array::new(nr_words, |_| AtomicU64::new(0))?,
+            order,
+        })
+    }
+
+    /// Order of the blocks.
+    #[inline]
+    pub(super) fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Number of blocks, holes included.
+    #[inline]
+    pub(super) fn nr_blocks(&self) -> u32 {
+        // CAST: `new` was given a `u32`.
+        self.blocks.len() as u32
+    }
+
+    /// Bytes of metadata.
+    pub(super) fn bytes(&self) -> u64 {
+        let words = self.local.len() + self.remote.len();
+        (self.blocks.len() * size_of::<Block>() + words * size_of::<u64>()) as u64
+    }
+
+    #[inline]
+    pub(super) fn words_per_block(&self) -> usize {
+        1 << (self.order.get() - WORD_ORDER)
+    }
+
+    /// Number of the first word of a block in the bitmaps.
+    #[inline]
+    fn first_word(&self, block: BlockIdx) -> usize {
+        block.idx() << (self.order.get() - WORD_ORDER)
+    }
+
+    /// The block of a page, and the page's place in it.
+    #[inline]
+    pub(super) fn locate(&self, page: PageIdx) -> (BlockIdx, u32) {
+        (
+            BlockIdx(page.0 >> self.order.get()),
+            page.0 & (self.order.pages() - 1),
+        )
+    }
+
+    /// The page at place `bit` of a block.
+    #[inline]
+    pub(super) fn page(&self, block: BlockIdx, bit: u32) -> PageIdx {
+        PageIdx((block.0 << self.order.get()) + bit)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, block: BlockIdx) -> &Block {
+        &self.blocks[block.idx()]
+    }
+
+    #[inline]
+    pub(super) fn tag(&self, block: BlockIdx) -> Tag {
+        Tag::from_bits(self.blocks[block.idx()].tag.load())
+    }
+
+    pub(super) fn set_tag(&self, block: BlockIdx, tag: Tag) {
+        self.blocks[block.idx()].tag.store(tag.to_bits());
+    }
+
+    /// Changes the holder of a block and leaves the rest of its tag.
+    pub(super) fn set_holder(&self, block: BlockIdx, holder: Holder) {
+        let tag = self.tag(block);
+        self.set_tag(block, Tag { holder, ..tag });
+    }
+
+    /// Sets the local bits of a whole block, or clears them.
+    pub(super) fn fill(&self, block: BlockIdx, free: bool) {
+        let first = self.first_word(block);
+        for word in &self.local[first..first + self.words_per_block()] {
+            word.store(if free { !0 } else { 0 });
+        }
+        let nr_free = if free { self.order.pages() } else { 0 };
+        self.blocks[block.idx()].nr_free.store(nr_free);
+    }
+
+    /// Number of local bits that are set.
+    #[inline]
+    pub(super) fn nr_free(&self, block: BlockIdx) -> u32 {
+        self.blocks[block.idx()].nr_free.load()
+    }
+
+    #[inline]
+    pub(super) fn local_word(&self, block: BlockIdx, w: usize) -> &AtomicU64 {
+        &self.local[self.first_word(block) + w]
+    }
+
+    /// Takes the first aligned run of `2^order` pages out of a block. By the holder of its set.
+    #[inline]
+    pub(super) fn take_run(&self, block: BlockIdx, order: Order) -> Option<u32> {
+        let bit = find_run(self.words_per_block(), order, |w| {
+            self.local_word(block, w).load()
+        })?;
+        for (w, mask) in run_words(bit, order) {
+            let word = self.local_word(block, w);
+            word.store(word.load() & !mask);
+        }
+        let nr_free = &self.blocks[block.idx()].nr_free;
+        nr_free.store(nr_free.load() - order.pages());
+        Some(bit)
+    }
+
+    /// Whether a block has an aligned run of `2^order` local pages.
+    pub(super) fn has_run(&self, block: BlockIdx, order: Order) -> bool {
+        let word = |w| self.local_word(block, w).load();
+        find_run(self.words_per_block(), order, word).is_some()
+    }
+
+    /// Whether any page of a run is free locally. From anywhere: the bits of a page in use are
+    /// stable.
+    #[inline]
+    pub(super) fn any_local(&self, block: BlockIdx, bit: u32, order: Order) -> bool {
+        run_words(bit, order).any(|(w, mask)| self.local_word(block, w).load() & mask != 0)
+    }
+
+    /// Whether any page of a run was freed remotely and not absorbed yet. A block that is not
+    /// pending has no such page.
+    #[inline]
+    pub(super) fn any_remote(&self, block: BlockIdx, bit: u32, order: Order) -> bool {
+        let first = self.first_word(block);
+        self.blocks[block.idx()].pending.load() != 0
+            && run_words(bit, order).any(|(w, mask)| self.remote[first + w].load() & mask != 0)
+    }
+
+    /// Sets the local bits of a run. By the holder of the set. Returns how many local bits are set
+    /// now; `None`, with nothing changed, if a page of the run is free already.
+    #[inline]
+    pub(super) fn put_run(&self, block: BlockIdx, bit: u32, order: Order) -> Option<u32> {
+        if order.get() <= WORD_ORDER {
+            let word = self.local_word(block, (bit >> WORD_ORDER) as usize);
+            let mask = run_mask(bit % 64, order);
+            let bits = word.load();
+            if bits & mask != 0 {
+                return None;
+            }
+            word.store(bits | mask);
+        } else {
+            if self.any_local(block, bit, order) {
+                return None;
+            }
+            for (w, mask) in run_words(bit, order) {
+                self.local_word(block, w).store(mask);
+            }
+        }
+        let nr_free = &self.blocks[block.idx()].nr_free;
+        let now = nr_free.load() + order.pages();
+        nr_free.store(now);
+        Some(now)
+    }
+
+    /// Sets the remote bits of a run. From anywhere. Returns false if one was set already: a double
+    /// free by two CPUs at once, which only the atomic operation sees.
+    #[inline]
+    #[must_use]
+    pub(super) fn put_remote(&self, block: BlockIdx, bit: u32, order: Order) -> bool {
+        let first = self.first_word(block);
+        run_words(bit, order).all(|(w, mask)| self.remote[first + w].or(mask) & mask == 0)
+    }
+
+    /// Moves the remote bits of a block to the local ones. By the holder of its set. Returns the
+    /// number of pages, and how many of them were free locally already: freed twice.
+    pub(super) fn absorb(&self, block: BlockIdx) -> (u32, u32) {
+        let first = self.first_word(block);
+        let (mut absorbed, mut twice) = (0, 0);
+        for w in first..first + self.words_per_block() {
+            if self.remote[w].load() == 0 {
+                continue;
+            }
+            // ORDERING: sees what the freers did with the pages before they freed them.
+            let bits = self.remote[w].swap(0);
+            let local = self.local[w].load();
+            self.local[w].store(local | bits);
+            absorbed += (bits & !local).count_ones();
+            twice += (bits & local).count_ones();
+        }
+        let nr_free = &self.blocks[block.idx()].nr_free;
+        nr_free.store(nr_free.load() + absorbed);
+        (absorbed, twice)
+    }
+
+    /// Whether any remote bit is set.
+    pub(super) fn has_remote(&self, block: BlockIdx) -> bool {
+        let first = self.first_word(block);
+        self.remote[first..first + self.words_per_block()]
+            .iter()
+            .any(|word| word.load() != 0)
+    }
+
+    /// The free pages of one word, local and remote.
+    pub(super) fn free_word(&self, block: BlockIdx, w: usize) -> u64 {
+        let w = self.first_word(block) + w;
+        self.local[w].load() | self.remote[w].load()
+    }
+
+    /// Pages free both locally and remotely: there must be none.
+    pub(super) fn overlap(&self, block: BlockIdx) -> u32 {
+        let first = self.first_word(block);
+        (first..first + self.words_per_block())
+            .map(|w| (self.local[w].load() & self.remote[w].load()).count_ones())
+            .sum()
+    }
+
+    /// Local bits that are set, counted one by one.
+    pub(super) fn count_local(&self, block: BlockIdx) -> u32 {
+        let first = self.first_word(block);
+        self.local[first..first + self.words_per_block()]
+            .iter()
+            .map(|word| word.load().count_ones())
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_survive_packing() {
+        for holder in [
+            Holder::Hole,
+            Holder::Zone,
+            Holder::Given,
+            Holder::Set(0),
+            Holder::Set(77),
+        ] {
+            for mt in Migratetype::PCP {
+                for cma in [false, true] {
+                    let tag = Tag { holder, mt, cma };
+                    assert_eq!(Tag::from_bits(tag.to_bits()), tag);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_gives_and_takes_runs_of_every_order() {
+        let blocks = Blocks::new(2, Order::new(9)).unwrap();
+        let block = BlockIdx(1);
+        blocks.fill(block, true);
+        for order in (0..=9).map(Order::new) {
+            let bit = blocks.take_run(block, order).unwrap();
+            assert_eq!(bit, 0);
+            assert_eq!(blocks.nr_free(block), 512 - order.pages());
+            assert_eq!(blocks.put_run(block, bit, order), Some(512));
+            assert_eq!(blocks.put_run(block, bit, order), None);
+        }
+        assert_eq!(blocks.count_local(block), 512);
+    }
+
+    #[test]
+    fn remote_frees_are_absorbed_and_double_ones_counted() {
+        let blocks = Blocks::new(1, Order::new(9)).unwrap();
+        let block = BlockIdx(0);
+        blocks.fill(block, true);
+        blocks.take_run(block, Order::new(7));
+        assert!(blocks.put_remote(block, 0, Order::new(6)));
+        assert!(!blocks.put_remote(block, 3, Order::ZERO));
+        assert!(blocks.put_remote(block, 500, Order::ZERO));
+        assert_eq!(blocks.absorb(block), (64, 1));
+        assert_eq!(blocks.nr_free(block), 512 - 64);
+        assert!(!blocks.has_remote(block));
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Policy `economy`: a zone that trades in whole blocks only.
+//!
+//! Every free page is a bit in its pageblock, and a pageblock is in exactly one place: free and whole
+//! in the zone, owned by the set of one CPU, or given out whole. Nothing is merged, because nothing
+//! was ever split: a block is whole when all its bits are set. No page is touched, no page list
+//! exists, and the zone lock is taken once for many blocks.
+//!
+//! ```text
+//!   zone      one bit per whole free block        zone lock
+//!     |  ^                 a few whole blocks at a time
+//!     v  |
+//!   set       current block per type, partial     own CPU: a flag, no atomic operation
+//!     |  ^    blocks by fullness, whole blocks    others: seize (barrier on that CPU)
+//!     v  | set bits
+//!   block     local bits  <-- absorb --  remote bits, set by any other CPU with one atomic or
+//! ```
+//!
+//! * [`bits`]: aligned runs of free units in words, for pages and for blocks alike
+//! * [`blocks`]: bitmaps and state of every block, and who may write which word
+//! * [`pending`]: how an owner learns of remote frees; why none is lost
+//! * [`set`]: the blocks of one CPU; who may be inside, and how without an atomic operation
+//! * [`zone`]: whole free blocks
+//! * [`allocator`]: which of them serves a request, and stealing when a CPU has run dry
+//! * [`check`]: recounts
+//!
+//! # Contexts
+//!
+//! Frees work anywhere, NMI included, without a lock. Allocations in an interrupt that finds the set
+//! of its CPU busy are served from the shared set, under a lock with interrupts masked. Only task
+//! context steals.
+//!
+//! # Order of locks
+//!
+//! seized set, then the lock of the shared set, then the zone lock.
+//!
+//! # Invariants
+//!
+//! * E1: `nr_free` of a block is the number of its local bits; none of them is set remotely too.
+//! * E2: a block's place says what its free pages and its tag say, and it is on that list, of the set
+//!   that holds it, once.
+//! * E3: the zone lists a block if and only if its tag says so; all its pages are free then.
+//! * E4: a block given out has no free page.
+//! * E5: a block with remote bits is pending, and every pending block is on one stack.
+//!
+//! Sources: the open question in the review of "pcp buddy allocator" (linux-mm, 2026-04-06): make the
+//! zone a block economy, and which CPU to steal from; LLFree (Wrenger et al., USENIX ATC 2023) for
+//! bit fields of 512 pages.
+
+mod bits;
+
+mod blocks;
+
+mod pending;
+mod zone;
+
+mod set;
+
+mod allocator;
+mod check;
+
+use self::{blocks::Blocks, pending::Pending, set::Set, zone::Zone};
+use super::{
+    lock::CountedLocks,
+    platform::{Array, AtomicU64, CachePadded},
+    stats::Stats,
+    types::PageIdx,
+};
+
+/// A zone under policy `economy`.
+pub struct Economy {
+    blocks: Blocks,
+    pending: Pending,
+    /// By CPU number; the last one is the shared set.
+    sets: Array<CachePadded<Set>>,
+    shared_lock: CountedLocks<()>,
+    zone: Zone,
+    stats: Stats,
+    /// First page index of each range.
+    range_bases: Array<PageIdx>,
+    managed_pages: u64,
+    /// Blocks of the first refill after a drain.
+    batch: u32,
+    /// Most whole blocks that a set keeps.
+    high: u32,
+    /// The last free that was refused: page and CPU, plus one; 0 if none was.
+    last_refused: AtomicU64,
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How the owner of a block learns of remote frees: a lock-free stack of *blocks* per set.
+//!
+//! A remote free sets the page's remote bit, then makes the block pending, unless it is: only the
+//! first free after an absorption pushes, so one push serves up to a block of frees.
+//!
+//! ```text
+//!   freer                              holder of the set
+//!   F1 remote |= bit                   H1 stack -> empty, for each block on it:
+//!   F2 if pending: done                H2   pending = 0
+//!   F3 pending = 1, push on the        H3   mine: local |= remote, remote = 0
+//!      owner's stack                         not mine: pass it on, as in F3
+//!   F4 owner changed? pass on the      change of owner:
+//!      stack that it was pushed on     C1 owner = new   C2 pass on the old stack
+//! ```
+//!
+//! F1 and F2 are ordered against each other, as are H2 and H3: a freer that skips its push because it
+//! saw the block pending set its bit before the flag was cleared, so H3 takes the bit. F3 and F4 are
+//! ordered, as are C1 and C2: a push that lands on the stack of a former owner is seen either by C2 or
+//! by the freer itself in F4. So no bit is ever left without somebody who will look at it.
+//!
+//! A block with a bit in flight cannot be whole, since that page is not local; so it cannot leave its
+//! owner for the zone meanwhile. Sources: the idea of handing whole blocks over is that of free lists
+//! per page in mimalloc (Leijen et al. 2019) and of message passing in snmalloc (Liétar et al. 2019).
+
+use super::blocks::{Blocks, Holder, NO_BLOCK};
+use crate::mm::{
+    platform::{mb_after_atomic, Array, AtomicU32, CachePadded},
+    types::{BlockIdx, Order, Result},
+};
+
+/// The pending stacks of all sets.
+pub(super) struct Pending(Array<CachePadded<AtomicU32>>);
+
+impl Pending {
+    pub(super) fn new(nr_sets: u32) -> Result<Pending> {
+        let head = |_| CachePadded(AtomicU32::new(NO_BLOCK));
+        Ok(Pending(Array::new(nr_sets as usize, head)?))
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self, set: u32) -> bool {
+        self.0[set as usize].load() == NO_BLOCK
+    }
+
+    /// The first block on the stack of a set, or `NO_BLOCK`.
+    pub(super) fn first(&self, set: u32) -> u32 {
+        self.0[set as usize].load()
+    }
+
+    /// Frees a run into a block of set `owner`. From any context, without a lock. Returns false if a
+    /// page of it was free already.
+    #[inline]
+    #[must_use]
+    pub(super) fn free(
+        &self,
+        blocks: &Blocks,
+        block: BlockIdx,
+        owner: u32,
+        bit: u32,
+        order: Order,
+    ) -> bool {
+        let fresh = blocks.put_remote(block, bit, order);
+        // ORDERING: F1 before F2.
+        mb_after_atomic();
+        if blocks.get(block).pending.load() == 0 {
+            self.make_pending(blocks, block, owner);
+        }
+        fresh
+    }
+
+    /// Pushes a block on the stack of `owner`, unless it is pending.
+    fn make_pending(&self, blocks: &Blocks, block: BlockIdx, owner: u32) {
+        if blocks.get(block).pending.swap(1) != 0 {
+            return;
+        }
+        self.push(blocks, block, owner);
+        // ORDERING: F3 before F4.
+        mb_after_atomic();
+        if blocks.tag(block).holder != Holder::Set(owner) {
+            self.pass_on(blocks, owner);
+        }
+    }
+
+    fn push(&self, blocks: &Blocks, block: BlockIdx, set: u32) {
+        let head = &self.0[set as usize];
+        let next = &blocks.get(block).pending_next;
+        let mut first = head.load();
+        loop {
+            next.store(first);
+            match head.cmpxchg(first, block.0) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Takes the stack of a set and hands its blocks to `take`, no longer pending.
+    pub(super) fn take_all(&self, blocks: &Blocks, set: u32, mut take: impl FnMut(BlockIdx)) {
+        if self.is_empty(set) {
+            return;
+        }
+        let mut cursor = self.0[set as usize].swap(NO_BLOCK);
+        while cursor != NO_BLOCK {
+            let block = BlockIdx(cursor);
+            // Once the flag is clear, others may push the block elsewhere.
+            cursor = blocks.get(block).pending_next.load();
+            blocks.get(block).pending.swap(0);
+            // ORDERING: H2 before H3.
+            mb_after_atomic();
+            take(block);
+        }
+    }
+
+    /// Hands a block that turned up on the wrong stack to its owner, if it has anything pending.
+    pub(super) fn forward(&self, blocks: &Blocks, block: BlockIdx) {
+        if let Holder::Set(owner) = blocks.tag(block).holder {
+            if blocks.has_remote(block) {
+                self.make_pending(blocks, block, owner);
+            }
+        }
+    }
+
+    /// Hands on everything on the stack of a set to the current owners. By anyone, any time.
+    pub(super) fn pass_on(&self, blocks: &Blocks, set: u32) {
+        self.take_all(blocks, set, |block| self.forward(blocks, block));
+    }
+}

@@ -1,0 +1,814 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The blocks of one CPU: a current block per migratetype, partial blocks by fullness, whole ones.
+//!
+//! # Who may be inside a set
+//!
+//! One at a time, and its own CPU without any atomic read-modify-write: it sets `busy`, looks at
+//! `seized`, and goes ahead if that is clear. Who wants the set of another CPU sets `seized`, makes that
+//! CPU execute a memory barrier ([`barrier_heavy`], an IPI in the kernel), and waits for `busy` to clear.
+//! After the barrier either the owner's `busy` is visible, or the owner sees `seized` (the asymmetric
+//! form of Dekker's algorithm; compare `membarrier(2)`). A CPU that finds its set seized or, in an
+//! interrupt, busy does not wait: it frees through the remote path and allocates from the shared set.
+//!
+//! The shared set is one more set that belongs to no CPU and is entered under a lock. Blocks of dead
+//! CPUs go there.
+
+use super::{
+    blocks::{Blocks, Holder, Tag, NO_BLOCK},
+    Economy,
+};
+use crate::mm::{
+    lock::CountedGuard,
+    platform::{barrier_heavy, barrier_light, mb, pin, relax, AtomicU32, Irq, Pinned},
+    stats::Event,
+    types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, NR_PCP_TYPES},
+    Violation,
+};
+
+/// Number of fullness classes of partial blocks.
+const NR_BUCKETS: usize = 4;
+
+/// `place` of a block on no list: no page of it is free here.
+const PLACE_NONE: u32 = 0;
+/// `place` of a current block.
+const PLACE_CURRENT: u32 = 1;
+/// `place` of a whole free block.
+const PLACE_WHOLE: u32 = 2;
+/// `place` of a partial block in bucket 0; bucket b follows.
+const PLACE_BUCKET: u32 = 3;
+
+/// Partial blocks per bucket that are searched for a run before a whole block is broken.
+const SEARCH_LIMIT: usize = 16;
+
+/// Most blocks that change owner in one steal.
+const STEAL_MAX: usize = 8;
+
+/// Refills take at most `2^REFILL_SCALE_MAX` blocks.
+const REFILL_SCALE_MAX: u32 = 5;
+
+/// Blocks of one CPU, or of none.
+pub(super) struct Set {
+    busy: AtomicU32,
+    seized: AtomicU32,
+    current: [AtomicU32; NR_PCP_TYPES],
+    /// Word of the current block where the last page was found.
+    word: [AtomicU32; NR_PCP_TYPES],
+    partial: [[AtomicU32; NR_BUCKETS]; NR_PCP_TYPES],
+    /// Whole blocks: plain, CMA.
+    whole: [AtomicU32; 2],
+    /// How many there are; others look at these to see whom to ask.
+    nr_whole: AtomicU32,
+    nr_partial: AtomicU32,
+    refill_scale: AtomicU32,
+}
+
+impl Set {
+    pub(super) fn new() -> Set {
+        let none = || AtomicU32::new(NO_BLOCK);
+        let zero = || AtomicU32::new(0);
+        Set {
+            busy: zero(),
+            seized: zero(),
+            current: core::array::from_fn(|_| none()),
+            word: core::array::from_fn(|_| zero()),
+            partial: core::array::from_fn(|_| core::array::from_fn(|_| none())),
+            whole: core::array::from_fn(|_| none()),
+            nr_whole: zero(),
+            nr_partial: zero(),
+            refill_scale: zero(),
+        }
+    }
+
+    /// Whole blocks on the set.
+    pub(super) fn nr_whole(&self) -> u32 {
+        self.nr_whole.load()
+    }
+
+    /// Whether the set looks as if it had anything free. A glance from outside.
+    pub(super) fn looks_stocked(&self, blocks: &Blocks) -> bool {
+        self.nr_whole.load() != 0
+            || self.nr_partial.load() != 0
+            || self.current.iter().any(|current| {
+                let block = current.load();
+                block != NO_BLOCK && blocks.nr_free(BlockIdx(block)) != 0
+            })
+    }
+}
+
+/// What keeps others out of a set.
+enum Key<'a> {
+    /// Its own CPU, which stays here meanwhile.
+    Busy(
+        &'a Set,
+        #[allow(dead_code, reason = "held for its drop")] Pinned,
+    ),
+    /// Another CPU.
+    Seized(
+        &'a Set,
+        #[allow(dead_code, reason = "held for its drop")] Pinned,
+    ),
+    /// The lock of the shared set.
+    Shared(#[allow(dead_code, reason = "held for its drop")] CountedGuard<'a, ()>),
+}
+
+impl Drop for Key<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        match self {
+            // ORDERING: pairs with the acquire in `seize()`.
+            Key::Busy(set, _) => set.busy.store_release(0),
+            // ORDERING: pairs with the acquire in `enter()`.
+            Key::Seized(set, _) => set.seized.store_release(0),
+            Key::Shared(_) => {}
+        }
+    }
+}
+
+/// A set that nobody else can be inside of.
+pub(super) struct Held<'a> {
+    eco: &'a Economy,
+    set: &'a Set,
+    /// Number of the set.
+    id: u32,
+    /// The CPU that does it, for the counters.
+    cpu: CpuIdx,
+    _key: Key<'a>,
+}
+
+/// Blocks on their way from one set to another.
+#[derive(Default)]
+pub(super) struct Stolen {
+    blocks: [Option<BlockIdx>; STEAL_MAX],
+    len: usize,
+}
+
+impl Stolen {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.len == STEAL_MAX
+    }
+
+    fn push(&mut self, block: BlockIdx) {
+        self.blocks[self.len] = Some(block);
+        self.len += 1;
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = BlockIdx> + '_ {
+        self.blocks[..self.len].iter().filter_map(|&block| block)
+    }
+}
+
+impl Economy {
+    /// Enters the set of the calling CPU; `None` if it is seized, or busy below this interrupt.
+    #[inline]
+    pub(super) fn enter(&self, cpu: CpuIdx) -> Option<Held<'_>> {
+        let set: &Set = &self.sets[cpu.idx()];
+        let pinned = pin();
+        if set.busy.load() != 0 {
+            return None;
+        }
+        set.busy.store(1);
+        // ORDERING: `busy` before `seized`, together with the heavy barrier in `seize()`.
+        barrier_light();
+        let key = Key::Busy(set, pinned);
+        if set.seized.load_acquire() != 0 {
+            return None;
+        }
+        Some(self.held(cpu, cpu.0, set, key))
+    }
+
+    /// Enters the set of another CPU and keeps that CPU out. Task context; waits for the moment that
+    /// the CPU may be inside. `None` if somebody else has seized it.
+    pub(super) fn seize(&self, cpu: CpuIdx, victim: CpuIdx) -> Option<Held<'_>> {
+        let set: &Set = &self.sets[victim.idx()];
+        let pinned = pin();
+        if set.seized.cmpxchg(0, 1).is_err() {
+            return None;
+        }
+        let key = Key::Seized(set, pinned);
+        barrier_heavy(victim);
+        while set.busy.load_acquire() != 0 {
+            relax();
+        }
+        Some(self.held(cpu, victim.0, set, key))
+    }
+
+    /// Enters the shared set.
+    pub(super) fn enter_shared(&self, cpu: CpuIdx) -> Held<'_> {
+        let id = self.shared_id();
+        let key = Key::Shared(self.shared_lock.lock(0, Irq::Save));
+        self.held(cpu, id, &self.sets[id as usize], key)
+    }
+
+    #[inline]
+    fn held<'a>(&'a self, cpu: CpuIdx, id: u32, set: &'a Set, key: Key<'a>) -> Held<'a> {
+        Held {
+            eco: self,
+            set,
+            id,
+            cpu,
+            _key: key,
+        }
+    }
+}
+
+/// The place where a block with that many free pages belongs.
+#[inline]
+fn place_for(blocks: &Blocks, nr_free: u32) -> u32 {
+    let whole = blocks.order().pages();
+    match nr_free {
+        0 => PLACE_NONE,
+        n if n == whole => PLACE_WHOLE,
+        // Quarters of a block: the order is at least 6.
+        n => PLACE_BUCKET + (n >> (blocks.order().get() - 2)),
+    }
+}
+
+impl Held<'_> {
+    fn blocks(&self) -> &Blocks {
+        &self.eco.blocks
+    }
+
+    /// Allocates from what this set has, or from the zone.
+    #[inline]
+    pub(super) fn alloc(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        if order == Order::ZERO {
+            if let Some(page) = self.take_current(mt) {
+                return Some(page);
+            }
+        }
+        self.alloc_slow(order, mt)
+    }
+
+    /// Takes the next page of the current block.
+    #[inline]
+    fn take_current(&self, mt: Migratetype) -> Option<PageIdx> {
+        let current = self.set.current[mt.idx()].load();
+        if current == NO_BLOCK {
+            return None;
+        }
+        let (block, blocks) = (BlockIdx(current), self.blocks());
+        let nr_free = &blocks.get(block).nr_free;
+        let free = nr_free.load();
+        if free == 0 {
+            return None;
+        }
+        let hint = &self.set.word[mt.idx()];
+        let mut w = hint.load() as usize;
+        // Bounded: some word has a bit set.
+        loop {
+            let word = blocks.local_word(block, w);
+            let bits = word.load();
+            if bits != 0 {
+                word.store(bits & (bits - 1));
+                nr_free.store(free - 1);
+                // CAST: fewer than 2^10 pages in a block.
+                return Some(blocks.page(block, (w as u32) * 64 + bits.trailing_zeros()));
+            }
+            w = (w + 1) & (blocks.words_per_block() - 1);
+            hint.store(w as u32);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        let block_order = self.blocks().order();
+        if order == block_order {
+            return self.alloc_whole(mt);
+        }
+        self.absorb();
+        if order == Order::ZERO {
+            while self.next_current(mt) {
+                if let Some(page) = self.take_current(mt) {
+                    return Some(page);
+                }
+            }
+        } else if let Some(page) = self.alloc_run(order, mt) {
+            return Some(page);
+        }
+        self.alloc_fallback(order, mt)
+    }
+
+    /// Makes another block current: the fullest partial one, else a whole one.
+    fn next_current(&self, mt: Migratetype) -> bool {
+        let current = self.set.current[mt.idx()].load();
+        if current != NO_BLOCK {
+            // Remote frees may have come in just now.
+            if self.blocks().nr_free(BlockIdx(current)) != 0 {
+                return true;
+            }
+            self.retire_current(mt);
+        }
+        let partial = (0..NR_BUCKETS)
+            .map(|b| self.set.partial[mt.idx()][b].load())
+            .find(|&block| block != NO_BLOCK);
+        let block = match partial {
+            Some(block) => {
+                self.unlist(BlockIdx(block));
+                BlockIdx(block)
+            }
+            None => match self.take_whole(mt) {
+                Some(block) => block,
+                None => return false,
+            },
+        };
+        self.make_current(block, mt);
+        true
+    }
+
+    fn make_current(&self, block: BlockIdx, mt: Migratetype) {
+        self.blocks().get(block).place.store(PLACE_CURRENT);
+        self.set.current[mt.idx()].store(block.0);
+        self.set.word[mt.idx()].store(0);
+    }
+
+    /// Puts the current block of a type where it belongs by its free pages.
+    fn retire_current(&self, mt: Migratetype) {
+        let current = self.set.current[mt.idx()].load();
+        if current == NO_BLOCK {
+            return;
+        }
+        self.set.current[mt.idx()].store(NO_BLOCK);
+        self.blocks().get(BlockIdx(current)).place.store(PLACE_NONE);
+        self.relist(BlockIdx(current));
+    }
+
+    /// Takes a run smaller than a block: from the current block, from the fullest partial blocks that
+    /// may have one, from a whole block, and only then from any partial block.
+    fn alloc_run(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        let current = self.set.current[mt.idx()].load();
+        if current != NO_BLOCK {
+            let block = BlockIdx(current);
+            if let Some(bit) = self.blocks().take_run(block, order) {
+                return Some(self.blocks().page(block, bit));
+            }
+        }
+        self.run_from_partial(order, mt, SEARCH_LIMIT, |_| true)
+            .or_else(|| self.run_from_whole(order, mt))
+            .or_else(|| self.run_from_partial(order, mt, usize::MAX, |_| true))
+    }
+
+    /// Bounded by `limit` blocks per bucket, or by the blocks of this set.
+    fn run_from_partial(
+        &self,
+        order: Order,
+        mt: Migratetype,
+        limit: usize,
+        may_use: impl Fn(BlockIdx) -> bool,
+    ) -> Option<PageIdx> {
+        let blocks = self.blocks();
+        for bucket in 0..NR_BUCKETS {
+            let mut cursor = self.set.partial[mt.idx()][bucket].load();
+            let mut tried = 0;
+            while cursor != NO_BLOCK && tried < limit {
+                let block = BlockIdx(cursor);
+                if may_use(block) && blocks.nr_free(block) >= order.pages() {
+                    if let Some(bit) = blocks.take_run(block, order) {
+                        self.relist(block);
+                        return Some(blocks.page(block, bit));
+                    }
+                }
+                tried += 1;
+                cursor = blocks.get(block).next.load();
+            }
+        }
+        None
+    }
+
+    fn run_from_whole(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        let block = self.take_whole(mt)?;
+        let bit = self.blocks().take_run(block, order)?;
+        if self.set.current[mt.idx()].load() == NO_BLOCK {
+            self.make_current(block, mt);
+        } else {
+            self.relist(block);
+        }
+        Some(self.blocks().page(block, bit))
+    }
+
+    /// Takes pages of another type's blocks, which keep their type. Blocks of CMA type serve movable
+    /// requests only.
+    fn alloc_fallback(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        let blocks = self.blocks();
+        let may_use = |block| mt == Migratetype::Movable || !blocks.tag(block).cma;
+        for other in Migratetype::PCP.into_iter().filter(|&other| other != mt) {
+            let current = self.set.current[other.idx()].load();
+            if current != NO_BLOCK && may_use(BlockIdx(current)) {
+                if let Some(bit) = blocks.take_run(BlockIdx(current), order) {
+                    self.count(Event::Fallback);
+                    return Some(blocks.page(BlockIdx(current), bit));
+                }
+            }
+            if let Some(page) = self.run_from_partial(order, other, usize::MAX, may_use) {
+                self.count(Event::Fallback);
+                return Some(page);
+            }
+        }
+        None
+    }
+
+    fn count(&self, event: Event) {
+        self.eco.stats.inc(self.cpu, event);
+    }
+
+    /// Takes a whole block for pages of type `mt`, refilling from the zone if there is none here.
+    fn take_whole(&self, mt: Migratetype) -> Option<BlockIdx> {
+        let block = self.pop_whole(mt).or_else(|| {
+            self.refill(mt);
+            self.pop_whole(mt)
+        })?;
+        let tag = self.blocks().tag(block);
+        self.blocks().set_tag(block, Tag { mt, ..tag });
+        Some(block)
+    }
+
+    fn pop_whole(&self, mt: Migratetype) -> Option<BlockIdx> {
+        let lists: &[usize] = match mt {
+            Migratetype::Movable => &[0, 1],
+            _ => &[0],
+        };
+        let block = lists
+            .iter()
+            .map(|&list| self.set.whole[list].load())
+            .find(|&block| block != NO_BLOCK)?;
+        self.unlist(BlockIdx(block));
+        Some(BlockIdx(block))
+    }
+
+    /// Gets whole blocks from the zone, twice as many each time until a drain.
+    fn refill(&self, mt: Migratetype) {
+        if self.eco.zone.nr_free() == 0 {
+            return;
+        }
+        let scale = self.set.refill_scale.load();
+        let wanted = (self.eco.batch << scale).min(self.eco.high / 2).max(1);
+        if scale < REFILL_SCALE_MAX {
+            self.set.refill_scale.store(scale + 1);
+        }
+        let mut got = 0;
+        let mut zone = self.eco.zone.lock();
+        while got < wanted {
+            let Some(block) = zone.take_run(Order::ZERO, mt == Migratetype::Movable) else {
+                break;
+            };
+            self.own(block);
+            self.relist(block);
+            got += 1;
+        }
+        drop(zone);
+        let pages = u64::from(got) * u64::from(self.blocks().order().pages());
+        self.count(Event::Refill);
+        self.eco.stats.add(self.cpu, Event::RefillClaimPages, pages);
+        self.eco
+            .stats
+            .add(self.cpu, Event::BlockClaimed, got.into());
+    }
+
+    /// Makes this set the holder of a block that is on no list.
+    fn own(&self, block: BlockIdx) {
+        self.blocks().set_holder(block, Holder::Set(self.id));
+        self.blocks().get(block).place.store(PLACE_NONE);
+    }
+
+    fn alloc_whole(&self, mt: Migratetype) -> Option<PageIdx> {
+        let block = self.take_whole(mt).or_else(|| {
+            // A current block may be whole as well.
+            self.absorb();
+            self.retire_all();
+            self.pop_whole(mt)
+        })?;
+        self.blocks().fill(block, false);
+        self.blocks().set_holder(block, Holder::Given);
+        Some(self.blocks().page(block, 0))
+    }
+
+    /// Puts all current blocks where they belong.
+    fn retire_all(&self) {
+        for mt in Migratetype::PCP {
+            self.retire_current(mt);
+        }
+    }
+
+    /// Takes in a whole block that was given out and is free again.
+    pub(super) fn free_whole(&self, block: BlockIdx) {
+        self.blocks().fill(block, true);
+        self.own(block);
+        self.relist(block);
+        self.drain_excess();
+    }
+
+    /// Frees a run into a block of this set. Returns false, with nothing changed, if a page of it
+    /// is free already.
+    #[inline]
+    #[must_use]
+    pub(super) fn free(&self, block: BlockIdx, bit: u32, order: Order) -> bool {
+        let Some(now) = self.blocks().put_run(block, bit, order) else {
+            return false;
+        };
+        let place = self.blocks().get(block).place.load();
+        if place != PLACE_CURRENT && place != place_for(self.blocks(), now) {
+            self.relist(block);
+            self.drain_excess();
+        }
+        true
+    }
+
+    /// Whether a block belongs to this set.
+    #[inline]
+    pub(super) fn owns(&self, block: BlockIdx) -> bool {
+        self.blocks().tag(block).holder == Holder::Set(self.id)
+    }
+
+    /// Takes in what others freed into blocks of this set.
+    #[inline]
+    pub(super) fn absorb(&self) {
+        if self.eco.pending.is_empty(self.id) {
+            return;
+        }
+        self.absorb_pending();
+    }
+
+    #[inline(never)]
+    fn absorb_pending(&self) {
+        let blocks = self.blocks();
+        self.eco.pending.take_all(blocks, self.id, |block| {
+            if !self.owns(block) {
+                return self.eco.pending.forward(blocks, block);
+            }
+            let (absorbed, twice) = blocks.absorb(block);
+            let stats = &self.eco.stats;
+            stats.add(self.cpu, Event::RemoteAbsorbed, absorbed.into());
+            stats.add(self.cpu, Event::DoubleFree, twice.into());
+            if blocks.get(block).place.load() != PLACE_CURRENT {
+                self.relist(block);
+            }
+        });
+        self.drain_excess();
+    }
+
+    /// Puts a block on the list it belongs to by its free pages. Not for current blocks.
+    #[inline(never)]
+    fn relist(&self, block: BlockIdx) {
+        let blocks = self.blocks();
+        let place = place_for(blocks, blocks.nr_free(block));
+        let entry = blocks.get(block);
+        if entry.place.load() == place {
+            return;
+        }
+        self.unlist(block);
+        entry.place.store(place);
+        if place == PLACE_NONE {
+            return;
+        }
+        let (head, count) = self.list(block, place);
+        let next = head.load();
+        entry.prev.store(NO_BLOCK);
+        entry.next.store(next);
+        if next != NO_BLOCK {
+            blocks.get(BlockIdx(next)).prev.store(block.0);
+        }
+        head.store(block.0);
+        count.store(count.load() + 1);
+    }
+
+    /// Takes a block off the list that it is on, if any.
+    fn unlist(&self, block: BlockIdx) {
+        let blocks = self.blocks();
+        let entry = blocks.get(block);
+        let place = entry.place.load();
+        if place == PLACE_NONE || place == PLACE_CURRENT {
+            return;
+        }
+        let (head, count) = self.list(block, place);
+        let (prev, next) = (entry.prev.load(), entry.next.load());
+        match prev {
+            NO_BLOCK => head.store(next),
+            prev => blocks.get(BlockIdx(prev)).next.store(next),
+        }
+        if next != NO_BLOCK {
+            blocks.get(BlockIdx(next)).prev.store(prev);
+        }
+        count.store(count.load() - 1);
+        entry.place.store(PLACE_NONE);
+    }
+
+    /// Head and counter of the list for a block at `place`, which is a list.
+    fn list(&self, block: BlockIdx, place: u32) -> (&AtomicU32, &AtomicU32) {
+        let tag = self.blocks().tag(block);
+        match place {
+            PLACE_WHOLE => (&self.set.whole[usize::from(tag.cma)], &self.set.nr_whole),
+            place => {
+                let bucket = (place - PLACE_BUCKET) as usize;
+                (
+                    &self.set.partial[tag.mt.idx()][bucket],
+                    &self.set.nr_partial,
+                )
+            }
+        }
+    }
+
+    /// Gives whole blocks above `high` back, down to half of it, in one zone lock hold.
+    #[inline]
+    fn drain_excess(&self) {
+        if self.set.nr_whole.load() > self.eco.high {
+            self.drain_whole(self.eco.high / 2);
+        }
+    }
+
+    /// Gives whole blocks back to the zone until `keep` are left.
+    #[inline(never)]
+    fn drain_whole(&self, keep: u32) {
+        if self.set.nr_whole.load() <= keep {
+            return;
+        }
+        self.set
+            .refill_scale
+            .store(self.set.refill_scale.load() / 2);
+        let mut drained = 0_u32;
+        let mut zone = self.eco.zone.lock();
+        while self.set.nr_whole.load() > keep {
+            let Some(block) = self.pop_whole(Migratetype::Movable) else {
+                break;
+            };
+            zone.put(self.blocks(), block);
+            drained += 1;
+        }
+        drop(zone);
+        let pages = u64::from(drained) * u64::from(self.blocks().order().pages());
+        let stats = &self.eco.stats;
+        stats.inc(self.cpu, Event::Drain);
+        stats.add(self.cpu, Event::DrainPages, pages);
+        stats.add(self.cpu, Event::DrainBlocks, drained.into());
+        stats.add(self.cpu, Event::BlockDisowned, drained.into());
+    }
+
+    /// Gives back everything that is whole. Returns whether there was anything.
+    pub(super) fn flush(&self) -> bool {
+        self.absorb();
+        self.retire_all();
+        let stocked = self.set.nr_whole.load() != 0;
+        self.drain_whole(0);
+        stocked
+    }
+
+    /// Lets blocks go that the thief, set `to`, wants: half of the whole ones, else one partial block
+    /// with a run of `order`, the emptiest first, of the same type first. They belong to `to` then.
+    pub(super) fn give_up(&self, order: Order, mt: Migratetype, to: u32) -> Stolen {
+        let mut stolen = Stolen::default();
+        self.absorb();
+        if self.set.nr_whole.load() == 0 {
+            // What is current here may be all there is.
+            self.retire_all();
+        }
+        let share = self.set.nr_whole.load().div_ceil(2);
+        while (stolen.len as u32) < share && !stolen.is_full() {
+            match self.pop_whole(mt) {
+                Some(block) => stolen.push(block),
+                None => break,
+            }
+        }
+        if stolen.is_empty() && order < self.blocks().order() {
+            if let Some(block) = self.partial_to_steal(order, mt) {
+                self.unlist(block);
+                stolen.push(block);
+            }
+        }
+        for block in stolen.iter() {
+            self.blocks().set_holder(block, Holder::Set(to));
+        }
+        if !stolen.is_empty() {
+            // ORDERING: C1 before C2 of the pending protocol.
+            mb();
+            self.eco.pending.pass_on(self.blocks(), self.id);
+        }
+        stolen
+    }
+
+    fn partial_to_steal(&self, order: Order, mt: Migratetype) -> Option<BlockIdx> {
+        let blocks = self.blocks();
+        let others = Migratetype::PCP.into_iter().filter(|&other| other != mt);
+        core::iter::once(mt).chain(others).find_map(|of| {
+            (0..NR_BUCKETS).rev().find_map(|bucket| {
+                let mut cursor = self.set.partial[of.idx()][bucket].load();
+                while cursor != NO_BLOCK {
+                    let block = BlockIdx(cursor);
+                    let allowed = mt == Migratetype::Movable || !blocks.tag(block).cma;
+                    if allowed && blocks.has_run(block, order) {
+                        return Some(block);
+                    }
+                    cursor = blocks.get(block).next.load();
+                }
+                None
+            })
+        })
+    }
+
+    /// Takes in stolen blocks.
+    pub(super) fn adopt(&self, stolen: &Stolen) {
+        for block in stolen.iter() {
+            // An interrupt may have come first: it found the block through a remote free.
+            if self.owns(block) && self.blocks().get(block).place.load() == PLACE_NONE {
+                self.relist(block);
+            }
+        }
+    }
+
+    /// Hands every block of this set to `heir`: its CPU is gone.
+    pub(super) fn bequeath(&self, heir: &Held<'_>) {
+        self.flush();
+        let blocks = self.blocks();
+        for block in (0..blocks.nr_blocks()).map(BlockIdx) {
+            if self.owns(block) {
+                self.unlist(block);
+                heir.own(block);
+                heir.relist(block);
+            }
+        }
+        // ORDERING: C1 before C2 of the pending protocol.
+        mb();
+        self.eco.pending.pass_on(blocks, self.id);
+    }
+
+    /// E2: the lists of this set hold each of its blocks where its free pages put it, once.
+    pub(super) fn check_lists(&self) -> core::result::Result<(), Violation> {
+        let blocks = self.blocks();
+        let expect = |what, block: u32, expected: u32, found: u32| match expected == found {
+            true => Ok(()),
+            false => Err(Violation {
+                what,
+                at: block,
+                expected: expected.into(),
+                found: found.into(),
+            }),
+        };
+        let (mut whole, mut partial, mut current) = (0, 0, 0);
+        for block in (0..blocks.nr_blocks())
+            .map(BlockIdx)
+            .filter(|&block| self.owns(block))
+        {
+            let place = blocks.get(block).place.load();
+            match place {
+                PLACE_CURRENT => current += 1,
+                _ => {
+                    let right = place_for(blocks, blocks.nr_free(block));
+                    expect("E2 place of a block, block", block.0, right, place)?;
+                    whole += u32::from(place == PLACE_WHOLE);
+                    partial += u32::from(place >= PLACE_BUCKET);
+                }
+            }
+        }
+        let listed = self
+            .set
+            .current
+            .iter()
+            .filter(|c| c.load() != NO_BLOCK)
+            .count();
+        // CAST: at most one per type.
+        expect("E2 current blocks of set", self.id, current, listed as u32)?;
+        expect(
+            "E2 whole blocks of set",
+            self.id,
+            whole,
+            self.set.nr_whole.load(),
+        )?;
+        expect(
+            "E2 partial blocks of set",
+            self.id,
+            partial,
+            self.set.nr_partial.load(),
+        )?;
+        let plain_lists = self.set.whole.iter().map(|head| (PLACE_WHOLE, head));
+        let partial_lists = self
+            .set
+            .partial
+            .iter()
+            .flat_map(|heads| (PLACE_BUCKET..).zip(heads));
+        let mut entries = 0;
+        for (place, head) in plain_lists.chain(partial_lists) {
+            let mut cursor = head.load();
+            while cursor != NO_BLOCK && entries <= blocks.nr_blocks() {
+                let block = BlockIdx(cursor);
+                let right = self.owns(block) && blocks.get(block).place.load() == place;
+                expect(
+                    "E2 block on a list of its set, block",
+                    cursor,
+                    1,
+                    right.into(),
+                )?;
+                entries += 1;
+                cursor = blocks.get(block).next.load();
+            }
+        }
+        expect(
+            "E2 blocks on the lists of set",
+            self.id,
+            whole + partial,
+            entries,
+        )
+    }
+}
