@@ -5,6 +5,7 @@ Fetching goes through an apt state of our own in the cache, so that packages of
 another Debian release can be had without touching the system's apt sources.
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -33,19 +34,17 @@ def install(reasons):
     if not available():
         raise Failed("please install these with your system's package manager "
                      "(the names are Debian's): " + " ".join(names))
-    as_root = _as_root(names)
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    update(as_root)
+    update()
     steps.run("install packages",
-              [*as_root, "apt-get", "-q", "-y", "install", "--no-install-recommends", *names],
+              _as_root("apt-get", "-q", "-y", "install", "--no-install-recommends", *names),
               _log("apt-install"), advice=ADVICE, env=env)
 
 
-def update(as_root=None):
-    """Refreshes the system's package lists."""
-    if as_root is None:
-        as_root = _as_root([])
-    steps.run("refresh the package lists", [*as_root, "apt-get", "-q", "update"],
+@functools.cache
+def update():
+    """Refreshes the system's package lists, once in a run."""
+    steps.run("refresh the package lists", _as_root("apt-get", "-q", "update"),
               _log("apt-update"), advice=ADVICE)
 
 
@@ -62,14 +61,13 @@ def candidate(name):
     return None
 
 
-def _as_root(names):
-    """The words in front of a command that must run as root."""
+def _as_root(*argv):
+    """A command as root runs it."""
     if os.geteuid() == 0:
-        return []
+        return argv
     if shutil.which("sudo"):
-        return ["sudo"]
-    raise Failed("this needs root: run `apt-get install " + " ".join(names) +
-                 "` as root, then the same command again")
+        return ("sudo", *argv)
+    raise Failed(f"as root, run `{' '.join(argv)}`, then the same command again")
 
 
 def _log(name):
