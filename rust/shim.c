@@ -49,6 +49,26 @@ void pcpb_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
 	spin_unlock_irqrestore(lock, flags);
 }
 
+static void pcpb_nothing(void *unused)
+{
+}
+
+/* Being interrupted orders everything on that CPU. An offline CPU is an error here, and fine. */
+void pcpb_interrupt_cpu(unsigned int cpu)
+{
+	smp_call_function_single(cpu, pcpb_nothing, NULL, 1);
+}
+
+void pcpb_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void pcpb_preempt_enable(void)
+{
+	preempt_enable();
+}
+
 /*
  * alloc_contig_pages() takes the node as a preference only: strict needs
  * __GFP_THISNODE. NUMA_NO_NODE means any node, the nearest first.

@@ -20,6 +20,11 @@ unsigned long pcpb_lock_irqsave(spinlock_t *lock);
 bool pcpb_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
 void pcpb_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 
+/* Barriers and preemption: mm/platform/kernel.rs */
+void pcpb_interrupt_cpu(unsigned int cpu);
+void pcpb_preempt_disable(void);
+void pcpb_preempt_enable(void);
+
 /* Contiguous ranges: glue/ranges.rs */
 struct page *pcpb_grab_range(unsigned long nr_pages, int nid);
 void pcpb_give_back_range(struct page *first, unsigned long nr_pages);

@@ -7,20 +7,26 @@
 //! takes a lock by itself.
 
 use super::{CachePadded, Irq, LockClass};
-use crate::mm::types::{Error, Result};
+use crate::mm::types::{CpuIdx, Error, Result};
 use ::kernel::{
     alloc::KVVec,
     bindings,
-    ffi::{c_int, c_ulong},
+    ffi::{c_int, c_uint, c_ulong},
     prelude::GFP_KERNEL,
     sync::atomic::{
-        Acquire,
         Atomic,
         Full, //
     },
     types::{NotThreadSafe, Opaque},
 };
-use core::cell::UnsafeCell;
+use core::{
+    cell::UnsafeCell,
+    sync::atomic::{
+        compiler_fence,
+        fence,
+        Ordering, //
+    }, //
+};
 
 extern "C" {
     /// `spin_lock_init()` with one lockdep class per value of `class`.
@@ -29,6 +35,14 @@ extern "C" {
     fn pcpb_lock_irqsave(lock: *mut bindings::spinlock_t) -> c_ulong;
     /// `spin_trylock_irqsave()`; whether it has the lock.
     fn pcpb_trylock_irqsave(lock: *mut bindings::spinlock_t, flags: *mut c_ulong) -> bool;
+    /// `smp_call_function_single()` of a callback that does nothing, and waits for it.
+    fn pcpb_interrupt_cpu(cpu: c_uint);
+    /// `preempt_disable()`.
+    #[cfg(CONFIG_PREEMPT_COUNT)]
+    fn pcpb_preempt_disable();
+    /// `preempt_enable()`.
+    #[cfg(CONFIG_PREEMPT_COUNT)]
+    fn pcpb_preempt_enable();
     /// `spin_unlock_irqrestore()`.
     fn pcpb_unlock_irqrestore(lock: *mut bindings::spinlock_t, flags: c_ulong);
 }
@@ -102,10 +116,32 @@ macro_rules! atomic_word {
                 unsafe { self.0.as_ptr().write_volatile(value) }
             }
 
-            /// Reads with acquire ordering.
-            #[inline]
+            /// Reads with acquire ordering (`smp_load_acquire()`); inline for the same reason as
+            /// `load()`. On x86 the fence is one for the compiler only.
+            #[inline(always)]
             pub fn load_acquire(&self) -> $int {
-                self.0.load(Acquire)
+                let value = self.load();
+                fence(Ordering::Acquire);
+                value
+            }
+
+            /// Writes with release ordering (`smp_store_release()`).
+            #[inline(always)]
+            pub fn store_release(&self, value: $int) {
+                fence(Ordering::Release);
+                self.store(value);
+            }
+
+            /// Sets the bits of `mask`, fully ordered; returns what the word was.
+            #[inline]
+            pub fn or(&self, mask: $int) -> $int {
+                let mut old = self.load();
+                loop {
+                    match self.cmpxchg(old, old | mask) {
+                        Ok(_) => return old,
+                        Err(now) => old = now,
+                    }
+                }
             }
 
             /// Swaps in a value, fully ordered.
@@ -127,6 +163,62 @@ macro_rules! atomic_word {
             }
         }
     };
+}
+
+/// A full memory barrier (`smp_mb()`).
+#[inline]
+pub fn mb() {
+    fence(Ordering::SeqCst);
+}
+
+/// The cheap half of an asymmetric barrier: keeps the compiler from reordering. The CPU may, until
+/// [`barrier_heavy`] makes it stop.
+#[inline(always)]
+pub fn barrier_light() {
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// The dear half: interrupts that CPU and waits for it, so that every [`barrier_light`] on it has
+/// either taken effect or comes after what the caller wrote before. A CPU that is offline has
+/// nothing to order. Task context, interrupts on.
+pub fn barrier_heavy(cpu: CpuIdx) {
+    // SAFETY: The call takes any CPU number; the callback does nothing.
+    unsafe { pcpb_interrupt_cpu(cpu.0) };
+}
+
+/// Proof that the caller stays on its CPU, undisturbed by other tasks: preemption is off.
+pub struct Pinned(NotThreadSafe);
+
+/// Keeps the caller on its CPU until the value is dropped.
+#[inline(always)]
+pub fn pin() -> Pinned {
+    // SAFETY: Balanced in `drop()`, on the same thread, since `Pinned` cannot be sent.
+    #[cfg(CONFIG_PREEMPT_COUNT)]
+    unsafe {
+        pcpb_preempt_disable()
+    };
+    // Without a preemption count kernel code is not preempted; the compiler must not move what
+    // follows up (`preempt_disable()` is `barrier()` then).
+    barrier_light();
+    Pinned(NotThreadSafe)
+}
+
+impl Drop for Pinned {
+    #[inline(always)]
+    fn drop(&mut self) {
+        barrier_light();
+        // SAFETY: Balances `pin()`.
+        #[cfg(CONFIG_PREEMPT_COUNT)]
+        unsafe {
+            pcpb_preempt_enable()
+        };
+    }
+}
+
+/// Waits a moment in a busy loop (`cpu_relax()`).
+#[inline]
+pub fn relax() {
+    core::hint::spin_loop();
 }
 
 /// Orders a fully ordered read-modify-write before what follows it: in the kernel's memory model it
