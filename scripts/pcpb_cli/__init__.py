@@ -11,5 +11,11 @@ Read in this order; a module uses only those above it:
     module     building pcp_buddy.ko
     vm         booting a kernel and running one command in it
     test       the test run
+    records    what a benchmark has measured; medians and ratios of it
+    findings   what that says, in words
+    chart      plots as SVG
+    page       the report as an HTML page
+    report     the report: in the terminal, and that page
+    bench      the benchmark: all policies on all workloads
     cli        the command line
 """

@@ -10,7 +10,7 @@ def main():
     """Runs one command; returns the exit status."""
     parser = _parser()
     args, rest = parser.parse_known_args()
-    if rest and args.run is not _bench:
+    if rest and args.run not in (_bench, _report):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     try:
@@ -62,9 +62,11 @@ def _parser():
                       help="only tests whose name contains this or matches it as a shell pattern")
     test.set_defaults(run=_test)
 
-    # bench reads the rest of its command line, --help too, itself.
+    # These read the rest of their command line, --help too, themselves.
     commands.add_parser("bench", help="measure all policies and write the report",
                         add_help=False).set_defaults(run=_bench)
+    commands.add_parser("report", help="make the report of a benchmark again from its records",
+                        add_help=False).set_defaults(run=_report)
     return parser
 
 
@@ -103,3 +105,8 @@ def _test(args):
 def _bench(args):
     from pcpb_cli import bench
     return bench.command(args.rest)
+
+
+def _report(args):
+    from pcpb_cli import report
+    return report.command(args.rest)
