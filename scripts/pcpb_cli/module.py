@@ -6,6 +6,7 @@ The kbuild call itself is in the top-level Makefile, which works without pcpb.
 
 import os
 import sys
+import time
 from pathlib import Path
 
 from pcpb_cli import kernel, setup, steps, toolchain
@@ -59,10 +60,14 @@ def _make(out, args, what):
     log = out / "build.log"
     argv = ["make", "-C", PROJECT, "modules", f"MO={out}", f"-j{os.cpu_count()}", *args]
     with steps.locked(out / "lock", f"{out}"):
-        (out / "kernel").unlink(missing_ok=True)
+        built_for = out / "kernel"
+        built_for.unlink(missing_ok=True)
+        start_ns = time.time_ns()
         steps.run(f"build the module for {what}", argv, log, env=toolchain.environment(),
                   tail=ERROR_LINES, advice="")
-        (out / "kernel").write_text("\n".join(args), encoding="utf-8")
+        built_for.write_text("\n".join(args), encoding="utf-8")
+        # A source changed during the build may have been read before.
+        os.utime(built_for, ns=(start_ns, start_ns))
     text = log.read_text(encoding="utf-8")
     if "warning" in text:
         print(text, file=sys.stderr)
