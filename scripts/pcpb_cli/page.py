@@ -183,7 +183,7 @@ def _blocks(comparison, policies):
         return comparison.figure(records.BLOCKS, cpus, workload, policy)
 
     def percent(value):
-        return f"{value * 100:.4g}%"
+        return f"{value * 100:.1f}%".replace(".0%", "%")
     return _section(
         comparison, "Free whole blocks after the run",
         "Pageblocks that are free as a whole, in the zone or on one CPU, of all pageblocks, right "
@@ -211,7 +211,8 @@ def _known(comparison, policies, figure):
 
 
 def _dots(comparison, title, policies, figure, scale, **options):
-    panels = [(cpus, findings.cpu_word(cpus)) for cpus in comparison.cpus]
+    unit = title[0].lower() + title[1:]
+    panels = [(cpus, f"{findings.cpu_word(cpus)}: {unit}") for cpus in comparison.cpus]
     return "\n".join(
         chart.dots(title, panels[at:at + PANELS], comparison.workloads, policies, figure, scale,
                    **options)

@@ -2,12 +2,11 @@
 """`pcpb setup`: brings in whatever this machine lacks, then the test kernel."""
 
 import glob
-import importlib.util
 
 from pcpb_cli import apt, kernel, steps, toolchain
 
 # (Debian package, who needs it, how to see that it is there): a program on the
-# search path, a file pattern, or a Python module.
+# search path, or a file pattern.
 REQUIREMENTS = (
     ("make", "kernel and module build", "make"),
     ("gcc", "kernel and module build", "gcc"),
@@ -27,7 +26,6 @@ REQUIREMENTS = (
      "/usr/share/keyrings/debian-archive-keyring.*"),
     ("ca-certificates", "downloads", "/etc/ssl/certs/ca-certificates.crt"),
     ("git", "naming the commit in reports", "git"),
-    ("python3-matplotlib", "plots of the benchmark report", "python:matplotlib"),
 )
 
 
@@ -64,6 +62,4 @@ def _missing_packages():
 def _present(probe):
     if probe.startswith("/"):
         return bool(glob.glob(probe))
-    if probe.startswith("python:"):
-        return importlib.util.find_spec(probe.removeprefix("python:")) is not None
     return toolchain.which(probe) is not None
