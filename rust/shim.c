@@ -15,15 +15,20 @@
 /* Numbers of enum LockClass, mm/platform/mod.rs. */
 enum { PCPB_LOCK_ZONE, PCPB_LOCK_PCP };
 
-/* One call of spin_lock_init() is one lockdep class. */
+/*
+ * One call of spin_lock_init() is one lockdep class, which is called as the
+ * variable is.
+ */
 void pcpb_lock_init(spinlock_t *lock, int class)
 {
+	spinlock_t *pcpb_zone_lock = lock, *pcpb_pcp_lock = lock;
+
 	switch (class) {
 	case PCPB_LOCK_ZONE:
-		spin_lock_init(lock);
+		spin_lock_init(pcpb_zone_lock);
 		break;
 	case PCPB_LOCK_PCP:
-		spin_lock_init(lock);
+		spin_lock_init(pcpb_pcp_lock);
 		break;
 	default:
 		WARN_ONCE(1, "pcp_buddy: lock class %d\n", class);

@@ -36,9 +36,9 @@ use kernel::{
 /// A zone with ranges of its own.
 ///
 /// The allocator goes before the memory it manages.
-pub(crate) struct Managed {
+pub(crate) struct Managed<A> {
     /// What allocates.
-    pub(crate) alloc: ListAllocator,
+    pub(crate) alloc: A,
     /// Where pages are.
     pub(crate) addresses: Addresses,
     /// The memory.
@@ -48,7 +48,7 @@ pub(crate) struct Managed {
 /// The allocator of a zone, by kind of policy.
 pub(crate) enum Backend {
     /// Policies over ranges of our own.
-    List(Managed),
+    List(Managed<ListAllocator>),
     /// The kernel's allocator.
     Stock(StockAllocator),
 }
@@ -103,8 +103,8 @@ impl Zone {
         let no_memory = || refusal!(ENOMEM, "add {name}: no memory for metadata");
         let backend = match spec.policy {
             PolicyName::Stock => Backend::Stock(new_stock(name, spec)?),
-            PolicyName::Pcp => Backend::List(Managed::new(name, spec, ListPolicy::Pcp)?),
-            PolicyName::Owner => Backend::List(Managed::new(name, spec, ListPolicy::Owner)?),
+            PolicyName::Pcp => Backend::List(new_list(name, spec, ListPolicy::Pcp)?),
+            PolicyName::Owner => Backend::List(new_list(name, spec, ListPolicy::Owner)?),
         };
         let name = CString::try_from_fmt(fmt!("{}", name.as_str())).map_err(|_| no_memory())?;
         let spec = *spec;
@@ -269,8 +269,21 @@ fn new_stock(name: ZoneName<'_>, spec: &ZoneSpec) -> Outcome<StockAllocator> {
         .map_err(|_| refusal!(ENOMEM, "add {name}: no memory for counters"))
 }
 
-impl Managed {
-    fn new(name: ZoneName<'_>, spec: &ZoneSpec, policy: ListPolicy) -> Outcome<Managed> {
+fn new_list(
+    name: ZoneName<'_>,
+    spec: &ZoneSpec,
+    policy: ListPolicy,
+) -> Outcome<Managed<ListAllocator>> {
+    Managed::new(name, spec, policy, ListAllocator::new)
+}
+
+impl<A: Report> Managed<A> {
+    fn new(
+        name: ZoneName<'_>,
+        spec: &ZoneSpec,
+        policy: ListPolicy,
+        make: impl FnOnce(&Config<'_>) -> mm::types::Result<A>,
+    ) -> Outcome<Managed<A>> {
         let pages = spec.range_pages();
         if !pages.is_power_of_two() && pages % (1 << MAX_ORDER) != 0 {
             return Err(refusal!(
@@ -282,7 +295,7 @@ impl Managed {
         }
         let ranges =
             Ranges::grab(spec.ranges, pages, spec.node).map_err(|err| err.words(name, spec))?;
-        let alloc = ListAllocator::new(&Config {
+        let config = Config {
             policy,
             range_pages: &[pages; MAX_RANGES][..spec.ranges],
             block_order: spec.block_order,
@@ -291,8 +304,8 @@ impl Managed {
             batch: spec.batch,
             high: spec.high,
             cma_percent: spec.cma_percent,
-        })
-        .map_err(|err| match err {
+        };
+        let alloc = make(&config).map_err(|err| match err {
             mm::types::Error::NoMemory => refusal!(
                 ENOMEM,
                 "add {name}: no memory for metadata of {} pages",

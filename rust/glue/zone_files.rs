@@ -21,10 +21,11 @@ use crate::{
             BlockIdx,
             CpuIdx,
             Migratetype,
-            NR_ORDERS, //
+            Order, //
         },
         BlockInfo,
         FreeChunks,
+        PageAllocator,
         Place,
         Report, //
     },
@@ -171,6 +172,8 @@ fn show_stats(zone: &Zone, text: &mut Text) -> Result {
 fn show_metadata(report: &dyn Report, text: &mut Text) {
     let (bytes, pages) = (report.metadata_bytes(), report.managed_pages());
     put!(text, "managed_pages: {pages}\n");
+    let uncounted = report.uncounted_free_pages();
+    put!(text, "uncounted_free_pages: {uncounted}\n");
     put!(text, "metadata_bytes: {bytes}\n");
     let hundredths = bytes.saturating_mul(100) / pages.max(1);
     put!(
@@ -244,24 +247,29 @@ fn show_buddyinfo(zone: &Zone, text: &mut Text) -> Result {
         put!(text, "{KERNELS_OWN}");
         return Ok(());
     };
+    let max_order = with_allocator!(zone, alloc => alloc.max_order());
     put!(text, "{:<6} {:<12}", "place", "migratetype");
-    for order in 0..NR_ORDERS {
+    for order in 0..=max_order.get() {
         put!(text, " {order:>8}");
     }
     put!(text, "\n");
-    show_chunks(
-        &report.free_chunks(Place::Zone),
-        "zone",
-        &Migratetype::ALL,
-        text,
-    );
+    let chunks = report.free_chunks(Place::Zone);
+    show_chunks(&chunks, "zone", &Migratetype::ALL, max_order, text);
+    let chunks = report.free_chunks(Place::Shared);
+    if !is_empty(&chunks) {
+        show_chunks(&chunks, "shared", &Migratetype::PCP, max_order, text);
+    }
     for cpu in cpu::all() {
         let chunks = report.free_chunks(Place::Cpu(cpu));
-        if cpu::is_online(cpu) || chunks.iter().flatten().any(|nr| *nr != 0) {
-            show_chunks(&chunks, Name(cpu), &Migratetype::PCP, text);
+        if cpu::is_online(cpu) || !is_empty(&chunks) {
+            show_chunks(&chunks, Name(cpu), &Migratetype::PCP, max_order, text);
         }
     }
     Ok(())
+}
+
+fn is_empty(chunks: &FreeChunks) -> bool {
+    chunks.iter().flatten().all(|nr| *nr == 0)
 }
 
 /// A row for each of `types`.
@@ -269,11 +277,12 @@ fn show_chunks(
     chunks: &FreeChunks,
     place: impl core::fmt::Display,
     types: &[Migratetype],
+    max_order: Order,
     text: &mut Text,
 ) {
     for mt in types {
         put!(text, "{place:<6} {:<12}", mt.name());
-        for nr in &chunks[mt.idx()] {
+        for nr in &chunks[mt.idx()][..=max_order.idx()] {
             put!(text, " {nr:>8}");
         }
         put!(text, "\n");
