@@ -51,11 +51,21 @@ pub enum PolicyName {
     Pcp,
     /// The per-CPU pageblock buddy.
     Owner,
+    /// The same with lock-free remote frees.
+    Split,
+    /// A zone that trades in whole blocks.
+    Economy,
 }
 
 impl PolicyName {
     /// All policies.
-    pub const ALL: &'static [PolicyName] = &[PolicyName::Stock, PolicyName::Pcp, PolicyName::Owner];
+    pub const ALL: &'static [PolicyName] = &[
+        PolicyName::Stock,
+        PolicyName::Pcp,
+        PolicyName::Owner,
+        PolicyName::Split,
+        PolicyName::Economy,
+    ];
 
     /// The name in commands and results.
     pub const fn name(self) -> &'static str {
@@ -63,6 +73,8 @@ impl PolicyName {
             PolicyName::Stock => "stock",
             PolicyName::Pcp => "pcp",
             PolicyName::Owner => "owner",
+            PolicyName::Split => "split",
+            PolicyName::Economy => "economy",
         }
     }
 }
@@ -251,13 +263,16 @@ fn read_spec<'a>(pairs: &Pairs<'a, { KEYS.len() }>) -> Result<'a, ZoneSpec> {
 }
 
 /// Policy of a zone that asks for none.
-const DEFAULT_POLICY: PolicyName = PolicyName::Owner;
+const DEFAULT_POLICY: PolicyName = PolicyName::Economy;
 
 fn read_policy<'a>(key: &'static str, word: &'a str) -> Result<'a, PolicyName> {
     match PolicyName::ALL.iter().find(|policy| policy.name() == word) {
         Some(policy) => Ok(*policy),
-        None if matches!(word, "split" | "economy") => bad(key, word, Reason::NotOffered),
-        None => bad(key, word, Reason::OneOf("stock, pcp, owner")),
+        None => bad(
+            key,
+            word,
+            Reason::OneOf("stock, pcp, owner, split, economy"),
+        ),
     }
 }
 

@@ -79,6 +79,13 @@ pub(crate) fn run(zone: &Zone, spec: &Spec) -> Outcome {
             &managed.alloc,
             &managed.addresses,
         ),
+        Backend::Economy(managed) => run_in(
+            zone,
+            spec,
+            managed.alloc.managed_pages(),
+            &managed.alloc,
+            &managed.addresses,
+        ),
         Backend::Stock(alloc) => run_in(zone, spec, u64::from(zone.spec().pages()), alloc, &ByPage),
     }?;
     let verdict = report.verdict();

@@ -19,6 +19,7 @@ use crate::{
         stats::Stats,
         types::{CpuIdx, MAX_ORDER},
         Config,
+        Economy,
         ListAllocator,
         ListPolicy,
         PageAllocator,
@@ -47,8 +48,10 @@ pub(crate) struct Managed<A> {
 
 /// The allocator of a zone, by kind of policy.
 pub(crate) enum Backend {
-    /// Policies over ranges of our own.
+    /// Policies over one zone buddy.
     List(Managed<ListAllocator>),
+    /// A zone of whole blocks.
+    Economy(Managed<Economy>),
     /// The kernel's allocator.
     Stock(StockAllocator),
 }
@@ -58,6 +61,10 @@ macro_rules! with_allocator {
     ($zone:expr, $alloc:ident => $body:expr) => {
         match $zone.backend() {
             $crate::glue::zone::Backend::List(managed) => {
+                let $alloc = &managed.alloc;
+                $body
+            }
+            $crate::glue::zone::Backend::Economy(managed) => {
                 let $alloc = &managed.alloc;
                 $body
             }
@@ -105,6 +112,11 @@ impl Zone {
             PolicyName::Stock => Backend::Stock(new_stock(name, spec)?),
             PolicyName::Pcp => Backend::List(new_list(name, spec, ListPolicy::Pcp)?),
             PolicyName::Owner => Backend::List(new_list(name, spec, ListPolicy::Owner)?),
+            PolicyName::Split => Backend::List(new_list(name, spec, ListPolicy::Split)?),
+            PolicyName::Economy => {
+                // The list policy of a description means nothing to an economy.
+                Backend::Economy(Managed::new(name, spec, ListPolicy::Pcp, Economy::new)?)
+            }
         };
         let name = CString::try_from_fmt(fmt!("{}", name.as_str())).map_err(|_| no_memory())?;
         let spec = *spec;
@@ -152,6 +164,7 @@ impl Zone {
     pub(crate) fn report(&self) -> Option<&dyn Report> {
         match &self.backend {
             Backend::List(managed) => Some(&managed.alloc),
+            Backend::Economy(managed) => Some(&managed.alloc),
             Backend::Stock(_) => None,
         }
     }
@@ -165,6 +178,7 @@ impl Zone {
     pub(crate) fn free_pages(&self) -> u64 {
         match &self.backend {
             Backend::List(managed) => managed.alloc.free_pages(),
+            Backend::Economy(managed) => managed.alloc.free_pages(),
             Backend::Stock(alloc) => alloc.free_pages(),
         }
     }

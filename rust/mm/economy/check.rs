@@ -168,8 +168,7 @@ impl Economy {
         for block in self.all_blocks() {
             let tag = self.blocks.tag(block);
             if tag.holder == Holder::Set(set) {
-                let mt = if tag.cma { Migratetype::Cma } else { tag.mt };
-                self.add_chunks(block, &mut chunks[mt.idx()]);
+                self.add_chunks(block, &mut chunks[tag.mt.idx()]);
             }
         }
         chunks
