@@ -38,14 +38,14 @@ def install(reasons):
     update()
     steps.run("install packages",
               _as_root("apt-get", "-q", "-y", "install", "--no-install-recommends", *names),
-              _log("apt-install"), advice=ADVICE, env=env)
+              steps.log_file("apt-install"), advice=ADVICE, env=env)
 
 
 @functools.cache
 def update():
     """Refreshes the system's package lists, once in a run."""
     steps.run("refresh the package lists", _as_root("apt-get", "-q", "update"),
-              _log("apt-update"), advice=ADVICE)
+              steps.log_file("apt-update"), advice=ADVICE)
 
 
 def candidate(name):
@@ -69,9 +69,6 @@ def _as_root(*argv):
         return ("sudo", *argv)
     raise Failed(f"as root, run `{' '.join(argv)}`, then the same command again")
 
-
-def _log(name):
-    return steps.cache_root() / "logs" / f"{name}.log"
 
 
 class Backports:
@@ -97,7 +94,7 @@ class Backports:
             f"deb [signed-by={_keyring()}] {_mirror()} {BACKPORTS} main\n", encoding="utf-8")
         steps.run(f"look up packages in {BACKPORTS}",
                   ["apt-get", "-q", *self.options, "update"],
-                  _log("backports-update"), advice=ADVICE)
+                  steps.log_file("backports-update"), advice=ADVICE)
 
     def versions(self, pattern):
         """(package, version) of every package whose name matches the regex."""
@@ -117,10 +114,10 @@ class Backports:
         target.mkdir(parents=True)
         steps.run(f"download {package} {version}",
                   ["apt-get", "-q", *self.options, "download", f"{package}={version}"],
-                  _log(f"download-{package}"), advice=ADVICE, cwd=target)
+                  steps.log_file(f"download-{package}"), advice=ADVICE, cwd=target)
         [deb] = target.glob("*.deb")
         steps.run(f"unpack {package}", ["dpkg-deb", "-x", deb.name, "."],
-                  _log(f"unpack-{package}"), advice="Is the disk full?", cwd=target)
+                  steps.log_file(f"unpack-{package}"), advice="Is the disk full?", cwd=target)
         deb.unlink()
 
 

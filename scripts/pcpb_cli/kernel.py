@@ -120,7 +120,7 @@ def _fetch_source():
     tree.mkdir()
     steps.run("unpack the kernel source",
               ["tar", "-xf", tarball, "-C", tree, "--strip-components=1"],
-              _log("unpack"), advice="Is the disk full?")
+              steps.log_file("unpack"), advice="Is the disk full?")
     tree.rename(_sources() / f"linux-{version}")
     shutil.rmtree(unpacked)
 
@@ -137,12 +137,12 @@ def _patched_source(kernel):
     copy = patched.with_suffix(".tmp")
     shutil.rmtree(copy, ignore_errors=True)
     copy.parent.mkdir(exist_ok=True)
-    steps.run("copy the kernel source", ["cp", "-al", plain, copy], _log("copy"),
+    steps.run("copy the kernel source", ["cp", "-al", plain, copy], steps.log_file("copy"),
               advice="Is the disk full?")
     for name in kernel.patches:
         # patch writes a new file and renames it: the linked original stays as it is.
         steps.run(f"apply {name}", ["patch", "-p1", "--no-backup-if-mismatch", "--input", RECIPES / name],
-                  _log("patch"), cwd=copy,
+                  steps.log_file("patch"), cwd=copy,
                   advice="The patch has to be adapted to this kernel version.")
     copy.rename(patched)
     return patched
@@ -157,11 +157,11 @@ def _build(kernel, tree, out):
     steps.run(f"configure the {kernel.name} kernel",
               [*make, f"KCONFIG_ALLCONFIG={RECIPES / kernel.config}", "allnoconfig",
                "rustavailable"],
-              _log(f"configure-{kernel.name}"), env=env,
+              steps.log_file(f"configure-{kernel.name}"), env=env,
               advice="`rustavailable` in the log says which Rust tool does not fit.")
     _check_config(kernel, out)
     steps.run(f"build the {kernel.name} kernel", [*make, f"-j{os.cpu_count()}"],
-              _log(f"build-{kernel.name}"), env=env,
+              steps.log_file(f"build-{kernel.name}"), env=env,
               advice="If a tool is missing or too old, the log names it; otherwise run the same "
                      "command again.")
     (out / STAMP).touch()
@@ -175,8 +175,4 @@ def _check_config(kernel, out):
     if lost:
         raise Failed(f"the {kernel.name} kernel cannot be configured with {', '.join(lost)}: "
                      f"a dependency is missing in {RECIPES / kernel.config}, or a tool "
-                     f"(see {_log(f'configure-{kernel.name}')})")
-
-
-def _log(name):
-    return steps.cache_root() / "logs" / f"{name}.log"
+                     f"(see {steps.log_file(f'configure-{kernel.name}')})")

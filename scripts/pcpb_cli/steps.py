@@ -30,6 +30,11 @@ def cache_root():
     return Path(base) / "pcp_buddy"
 
 
+def log_file(name):
+    """Where a step of the setup writes its log."""
+    return cache_root() / "logs" / f"{name}.log"
+
+
 def say(text):
     """One line for the user. stdout belongs to results, so: stderr."""
     print(f"pcpb: {text}", file=sys.stderr, flush=True)

@@ -136,7 +136,7 @@ def _program_of(component):
 def _rustup(components):
     steps.run(f"rustup component add {' '.join(components)}",
               [which("rustup"), "component", "add", *components],
-              _log("rustup"), advice="Check the network, then run the same command again.")
+              steps.log_file("rustup"), advice="Check the network, then run the same command again.")
 
 
 def _fetch_library_source():
@@ -165,7 +165,7 @@ def _build_bindgen():
     steps.run(f"build bindgen {BINDGEN_FROM_CARGO}",
               [which("cargo"), "install", "--locked", "bindgen-cli",
                "--version", BINDGEN_FROM_CARGO, "--root", str(_own_bindgen())],
-              _log("bindgen"), advice="Check the network, then run the same command again.",
+              steps.log_file("bindgen"), advice="Check the network, then run the same command again.",
               env=os.environ | {"PATH": search_path()})
 
 
@@ -212,7 +212,3 @@ def _numbers(text):
     """The first dotted number in a text as a tuple; () if there is none."""
     match = re.search(r"\d+(\.\d+)+", text or "")
     return tuple(map(int, match[0].split("."))) if match else ()
-
-
-def _log(name):
-    return steps.cache_root() / "logs" / f"{name}.log"
