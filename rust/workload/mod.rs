@@ -15,8 +15,19 @@
 pub mod cpus;
 pub mod spec;
 
+mod barrier;
+mod chunk;
+mod ring;
+mod rng;
+
 mod plan;
 mod report;
+mod worker;
+
+mod handover;
+mod sets;
+mod solo;
+mod stress;
 
 pub use self::{
     plan::{

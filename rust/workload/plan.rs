@@ -1,17 +1,68 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the workers of a run share.
+//! What the workers of a run share, and the course of one worker.
 
 use super::{
-    report::{Counters, Report},
-    spec::Spec,
-    Machine,
+    barrier::{
+        Barrier,
+        Passes, //
+    },
+    chunk::{
+        Pool,
+        Set,
+        SEGMENT, //
+    },
+    handover,
+    report::{
+        Counters,
+        Report,
+        Row,
+        Setting,
+        Verdict, //
+    },
+    ring::{
+        Rings,
+        Topology, //
+    },
+    sets,
+    solo::{
+        self,
+        Slots, //
+    },
+    spec::{
+        Amount,
+        Spec,
+        Workload, //
+    },
+    stress::Hand,
+    worker::Worker,
+    Machine, //
 };
 use crate::mm::{
-    types::{CpuIdx, Order},
-    PageAllocator,
+    self,
+    platform::{
+        Array,
+        AtomicU32, //
+    },
+    types::{
+        CpuIdx,
+        Order, //
+    },
+    PageAllocator, //
 };
 use core::fmt;
+
+/// Working set of a CPU that is told none, in pages: 64 MiB.
+const DEFAULT_PAGES: u64 = 16384;
+
+/// Chunks handed over at a time where no batch is given.
+const DEFAULT_BATCH: u64 = 64;
+
+/// Chunks that a ring holds at most, unless the batch is larger.
+const MAX_RING: u64 = 1024;
+
+/// How many neighbours a CPU hands chunks to in `stress`: all, on most test machines.
+const MAX_NEIGHBOURS: usize = 8;
 
 /// What a plan needs to know of the zone.
 #[derive(Clone, Copy, Debug)]
@@ -40,15 +91,55 @@ impl fmt::Display for PlanError {
         match self {
             PlanError::NoMemory => f.write_str("no memory for the tables of the run"),
             PlanError::Order(max) => write!(f, "order: this policy serves none above {max}"),
-            PlanError::Pages(pages) => write!(f, "pages: the zone has {pages}"),
+            PlanError::Pages(pages) => write!(f, "pages: the zone has only {pages}"),
             PlanError::NoCpu => f.write_str("cpus: none given"),
         }
     }
 }
 
+impl From<mm::types::Error> for PlanError {
+    fn from(_: mm::types::Error) -> PlanError {
+        PlanError::NoMemory
+    }
+}
+
+/// What a worker does in workloads that hand over: its number among those with that role.
+#[derive(Clone, Copy)]
+pub(super) struct Roles {
+    pub(super) allocator: Option<usize>,
+    pub(super) freer: Option<usize>,
+}
+
+struct Seat {
+    cpu: CpuIdx,
+    roles: Roles,
+}
+
 /// A run: what shall be done, and what the workers share while they do it.
 pub struct Plan {
     spec: Spec,
+    /// Workers by number.
+    seats: Array<Seat>,
+    /// Working set per CPU.
+    set_pages: u64,
+    set_chunks: u64,
+    /// Sets that a worker builds in a repetition, or `u64::MAX`.
+    rounds: u64,
+    nr_allocators: u64,
+    barrier: Barrier,
+    /// Whether the run ends early.
+    stopped: AtomicU32,
+    /// Whether a worker has no tables. Written before the first barrier only.
+    no_memory: AtomicU32,
+    /// Decisions of the leading worker, each made before one barrier and read after it.
+    pub(super) more_rounds: AtomicU32,
+    more_repetitions: AtomicU32,
+    /// Repetitions that were begun.
+    begun: AtomicU32,
+    /// By repetition, then worker.
+    rows: Array<Row>,
+    rings: Rings,
+    pool: Pool,
 }
 
 impl Plan {
@@ -58,8 +149,58 @@ impl Plan {
     ///
     /// What the zone cannot serve, or `NoMemory`.
     pub fn new(spec: &Spec, zone: &ZoneFacts) -> Result<Plan, PlanError> {
-        let _ = zone;
-        Ok(Plan { spec: *spec })
+        if spec.order.hi > zone.max_order {
+            return Err(PlanError::Order(zone.max_order));
+        }
+        let zone_pages = zone.pages.min(u64::from(u32::MAX));
+        if spec.pages.is_some_and(|pages| pages > zone_pages) {
+            return Err(PlanError::Pages(zone_pages));
+        }
+        let seats = seats(spec)?;
+        let nr = seats.len();
+        let topology = topology(spec, nr);
+        let mean = spec.order.mean_pages();
+
+        // Half of the zone at most for what is on the way, half for what CPUs hold.
+        let fair = zone_pages / 2 / mean / topology.rings().max(1) as u64;
+        let set_pages = spec.pages.unwrap_or(if spec.workload.has_free_cpus() {
+            (fair / 2).clamp(1, DEFAULT_BATCH) * mean
+        } else {
+            DEFAULT_PAGES.min(zone_pages / 2 / nr as u64)
+        });
+        let set_chunks = (set_pages / mean).max(1);
+        let ring_chunks = match topology {
+            Topology::Pairs { .. } => fair.min(MAX_RING).max(2 * set_chunks),
+            _ => fair.min(MAX_RING),
+        };
+        let nr_allocators = spec.alloc_cpus().len() as u64;
+        let segments = match spec.workload {
+            Workload::Bulk | Workload::Exit => nr * segments_of(set_chunks),
+            // Each CPU may leave its last segment nearly empty.
+            Workload::Hog => nr + segments_of(zone_pages >> spec.order.lo.get()),
+            _ => 0,
+        };
+        Ok(Plan {
+            spec: *spec,
+            set_pages,
+            set_chunks,
+            rounds: match spec.amount {
+                Amount::Ops(ops) => ops.div_ceil(nr_allocators).div_ceil(set_chunks),
+                Amount::Ms(_) => u64::MAX,
+                Amount::Round => 1,
+            },
+            nr_allocators,
+            barrier: Barrier::new(nr),
+            stopped: AtomicU32::new(0),
+            no_memory: AtomicU32::new(0),
+            more_rounds: AtomicU32::new(0),
+            more_repetitions: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
+            rows: Array::new(nr * spec.repeat as usize, |_| Row::new())?,
+            rings: Rings::new(topology, ring_chunks as usize)?,
+            pool: Pool::new(segments)?,
+            seats,
+        })
     }
 
     /// What the run does.
@@ -69,33 +210,69 @@ impl Plan {
 
     /// Number of workers: one for each CPU of the run.
     pub fn nr_workers(&self) -> usize {
-        self.spec.all_cpus().len()
+        self.seats.len()
     }
 
     /// The CPU that worker `worker` must run on.
     pub fn cpu_of(&self, worker: usize) -> CpuIdx {
-        self.spec.all_cpus().iter().nth(worker).unwrap_or(CpuIdx(0))
+        self.seats[worker].cpu
     }
 
-    /// Does the part of one worker, all repetitions, and returns when its CPU has nothing
-    /// allocated any more. To be called once for each worker, on the worker's CPU.
+    /// Does the part of one worker, all repetitions, and returns when it has nothing allocated
+    /// any more. To be called once for each worker, on the worker's CPU.
     pub fn run_worker<A, M>(&self, worker: usize, zone: &A, machine: &M)
     where
         A: PageAllocator,
         M: Machine<A::Page>,
     {
-        let _ = (worker, zone, machine);
+        let mut tools = Tools::new(self).unwrap_or_else(|_| {
+            // The others learn of it at the barrier.
+            self.no_memory.store(1);
+            Tools::Nothing
+        });
+        let mut worker = Worker::new(self, worker, zone, machine);
+        let mut passes = Passes::default();
+        for repetition in 0..self.spec.repeat {
+            worker.reseed(repetition);
+            tools.prepare(&mut worker);
+            let started = self.barrier.pass(&mut passes, machine);
+            if !started || self.no_memory.load() != 0 {
+                tools.clean_up(&mut worker);
+                return;
+            }
+            let start = machine.now_ns();
+            worker.begin(start);
+            // Also when the run has been stopped: all have to go through the same barriers.
+            tools.run(&mut worker, &mut passes);
+            let (end, tally) = (machine.now_ns(), worker.tally);
+            if worker.leads() {
+                let more = worker.goes_on();
+                self.more_repetitions.store(u32::from(more));
+                self.begun.store(repetition + 1);
+            }
+            self.barrier.pass(&mut passes, machine);
+            tools.clean_up(&mut worker);
+            let row = repetition as usize * self.nr_workers() + worker.nr;
+            self.rows[row].put(start, end, &tally, &worker.wrongs);
+            if self.more_repetitions.load() == 0 {
+                return;
+            }
+        }
     }
 
     /// Sends home the workers that have been started, because not all can be. Only while at least
     /// one of them has not been started.
-    pub fn abort(&self) {}
+    pub fn abort(&self) {
+        self.barrier.abort();
+    }
 
     /// Ends the run early, as a signal does. For callers that learn of it themselves.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        self.stopped.store(1);
+    }
 
-    /// Makes the report, when all workers have returned. `policy` is the zone's, `before` and
-    /// `after` are its counters before the first worker started and now.
+    /// Makes the report, when all workers have returned. `policy` is the zone's name for it,
+    /// `before` and `after` are its counters before the first worker started and now.
     ///
     /// # Errors
     ///
@@ -106,7 +283,192 @@ impl Plan {
         before: Counters,
         after: Counters,
     ) -> Result<Report, PlanError> {
-        let _ = (before, after);
-        Ok(Report::new(self.spec, policy))
+        let early = if self.barrier.is_aborted() {
+            Some(Verdict::Aborted)
+        } else if self.no_memory.load() != 0 {
+            Some(Verdict::NoMemory)
+        } else if self.is_stopped() {
+            Some(Verdict::Stopped)
+        } else {
+            None
+        };
+        let setting = Setting {
+            spec: self.spec,
+            policy,
+            set_pages: self.set_pages,
+            workers: self.seats.len(),
+            repetitions: self.begun.load() as usize,
+        };
+        let cpus = Array::new(self.seats.len(), |nr| self.seats[nr].cpu)?;
+        let changes = after.since(before);
+        Ok(Report::new(setting, cpus, self.rows, changes, early)?)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load() != 0
+    }
+
+    /// Operations of worker `nr` in a repetition that counts them: an even share, the first
+    /// allocating CPUs taking one more each of what is left over.
+    pub(super) fn share(&self, nr: usize) -> u64 {
+        let (Amount::Ops(ops), Some(place)) = (self.spec.amount, self.roles(nr).allocator) else {
+            return 0;
+        };
+        ops / self.nr_allocators + u64::from((place as u64) < ops % self.nr_allocators)
+    }
+
+    pub(super) fn roles(&self, nr: usize) -> Roles {
+        self.seats[nr].roles
+    }
+
+    pub(super) fn barrier(&self) -> &Barrier {
+        &self.barrier
+    }
+
+    pub(super) fn rings(&self) -> &Rings {
+        &self.rings
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(super) fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// Chunks of a working set.
+    pub(super) fn set_chunks(&self) -> u64 {
+        self.set_chunks
+    }
+
+    /// Chunks handed over at a time; a ring holds two of these.
+    pub(super) fn batch(&self) -> usize {
+        self.set_chunks as usize
+    }
+}
+
+/// A worker for each CPU of the run, with its places among those that allocate and that free.
+fn seats(spec: &Spec) -> Result<Array<Seat>, PlanError> {
+    let (allocating, freeing) = (spec.alloc_cpus(), spec.freeing_cpus());
+    let all = allocating.union(&freeing);
+    if spec.cpus.is_empty() {
+        return Err(PlanError::NoCpu);
+    }
+    let (mut allocators, mut freers) = (0.., 0..);
+    let mut cpus = all.iter();
+    let seat = |_| {
+        // As many as are asked for, so there is always a next one.
+        let cpu = cpus.next().unwrap_or(CpuIdx(0));
+        Seat {
+            cpu,
+            roles: Roles {
+                allocator: allocators.next_if(allocating.contains(cpu)),
+                freer: freers.next_if(freeing.contains(cpu)),
+            },
+        }
+    };
+    Ok(Array::new(all.len(), seat)?)
+}
+
+/// Counting those to whom something applies.
+trait NextIf {
+    fn next_if(&mut self, applies: bool) -> Option<usize>;
+}
+
+impl NextIf for core::ops::RangeFrom<usize> {
+    fn next_if(&mut self, applies: bool) -> Option<usize> {
+        if applies {
+            self.next()
+        } else {
+            None
+        }
+    }
+}
+
+fn topology(spec: &Spec, workers: usize) -> Topology {
+    match spec.workload {
+        Workload::Purge | Workload::Fanout => Topology::Pairs {
+            allocators: spec.alloc_cpus().len(),
+            freers: spec.freeing_cpus().len(),
+        },
+        Workload::Stress if workers > 1 => Topology::Neighbours {
+            workers,
+            distance: MAX_NEIGHBOURS.min(workers - 1),
+        },
+        _ => Topology::None,
+    }
+}
+
+fn segments_of(chunks: u64) -> usize {
+    chunks.div_ceil(SEGMENT as u64) as usize
+}
+
+/// What a worker has for itself, by workload. `contig` and `frag` will have theirs here.
+enum Tools<P> {
+    Nothing,
+    Pair,
+    HandOver,
+    Bulk(Set),
+    Exit(Set),
+    Hog(Set),
+    Rand(Slots<P>),
+    Stress(Hand<P>),
+}
+
+impl<P: Copy> Tools<P> {
+    fn new(plan: &Plan) -> mm::types::Result<Tools<P>> {
+        let chunks = plan.set_chunks as usize;
+        Ok(match plan.spec.workload {
+            Workload::Pair => Tools::Pair,
+            Workload::Purge | Workload::Fanout => Tools::HandOver,
+            Workload::Bulk => Tools::Bulk(Set::new(chunks)?),
+            Workload::Exit => Tools::Exit(Set::new(chunks)?),
+            Workload::Hog => Tools::Hog(Set::new(plan.pool.segments() * SEGMENT)?),
+            Workload::Rand => Tools::Rand(Slots::new(chunks)?),
+            Workload::Stress => Tools::Stress(Hand::new(chunks)?),
+        })
+    }
+
+    /// Before the clock starts.
+    fn prepare<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        if let Tools::Rand(slots) = self {
+            slots.prepare(worker);
+        }
+    }
+
+    /// What is timed.
+    fn run<A, M>(&mut self, worker: &mut Worker<'_, A, M>, passes: &mut Passes)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        match self {
+            Tools::Nothing => {}
+            Tools::Pair => solo::pair(worker),
+            Tools::HandOver => handover::hand_over(worker),
+            Tools::Bulk(set) => sets::bulk(worker, set),
+            Tools::Exit(set) => sets::exit(worker, set, passes),
+            Tools::Hog(set) => sets::hog(worker, set, passes),
+            Tools::Rand(slots) => slots.hit(worker),
+            Tools::Stress(hand) => hand.play(worker),
+        }
+    }
+
+    /// When the clock has stopped on all CPUs.
+    fn clean_up<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        match self {
+            Tools::Rand(slots) => slots.clean_up(worker),
+            Tools::Stress(hand) => hand.clean_up(worker),
+            _ => {}
+        }
     }
 }

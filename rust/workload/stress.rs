@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Everything at random: `stress`.
+//!
+//! Each worker holds chunks of its own and rolls dice: allocate or free one, a burst of either,
+//! hand one to a neighbour, drain somebody's set. What neighbours hand over is freed every so
+//! often. Nobody waits for anybody: what finds no room in a ring is freed by who has it.
+
+use super::{
+    chunk::Chunk,
+    handover::absorb,
+    worker::Worker,
+    Machine, //
+};
+use crate::mm::{
+    platform::Array,
+    types::Result,
+    PageAllocator, //
+};
+
+/// Longest burst in chunks.
+const BURST: u32 = 32;
+
+/// Rolls of the dice between two looks at the rings.
+const ROLLS: u64 = 64;
+
+/// The chunks that a worker holds: the first `len`, in no order.
+pub(super) struct Hand<P> {
+    chunks: Array<Option<Chunk<P>>>,
+    len: usize,
+}
+
+impl<P: Copy> Hand<P> {
+    pub(super) fn new(nr: usize) -> Result<Hand<P>> {
+        Ok(Hand {
+            chunks: Array::new(nr, |_| None)?,
+            len: 0,
+        })
+    }
+
+    /// Rolls dice until the share of allocations is done.
+    pub(super) fn play<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        loop {
+            let mut left = worker.stretch(ROLLS);
+            if left == 0 {
+                return;
+            }
+            // Bounded: one roll in two allocates at least one chunk.
+            while left > 0 {
+                left -= self.roll(worker, left);
+            }
+            absorb(worker, worker.nr);
+        }
+    }
+
+    /// Does one thing at random; returns how many allocations it tried, at most `left`.
+    fn roll<A, M>(&mut self, worker: &mut Worker<'_, A, M>, left: u64) -> u64
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        match worker.choices.below(64) {
+            0 => {
+                // CAST: there are at most `MAX_CPUS` workers.
+                let other = worker.choices.below(worker.plan.nr_workers() as u32);
+                let target = worker.plan.cpu_of(other as usize);
+                worker.zone.drain(worker.cpu, target);
+                0
+            }
+            1..=3 => {
+                let nr = u64::from(worker.choices.below(BURST) + 1).min(left);
+                (0..nr).for_each(|_| self.add(worker));
+                nr
+            }
+            4..=6 => {
+                for _ in 0..=worker.choices.below(BURST) {
+                    self.free_any(worker);
+                }
+                0
+            }
+            7..=15 => {
+                self.hand_over_any(worker);
+                0
+            }
+            16..=27 => {
+                self.free_any(worker);
+                0
+            }
+            _ => {
+                self.add(worker);
+                1
+            }
+        }
+    }
+
+    /// Tries to allocate a chunk, if need be in place of another.
+    fn add<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        if self.len == self.chunks.len() {
+            self.free_any(worker);
+        }
+        if let Some(chunk) = worker.alloc() {
+            self.chunks[self.len] = Some(chunk);
+            self.len += 1;
+        }
+    }
+
+    /// Takes out a chunk at random.
+    fn take_any<A, M>(&mut self, worker: &mut Worker<'_, A, M>) -> Option<Chunk<P>>
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        let last = self.len.checked_sub(1)?;
+        // CAST: the plan keeps working sets within 32 bits.
+        let place = worker.choices.below(self.len as u32) as usize;
+        self.chunks.swap(place, last);
+        self.len = last;
+        self.chunks[last].take()
+    }
+
+    fn free_any<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        if let Some(chunk) = self.take_any(worker) {
+            worker.free(chunk);
+        }
+    }
+
+    /// Gives a chunk to a neighbour to free, or frees it where that has no room.
+    fn hand_over_any<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        let rings = worker.plan.rings();
+        let Some(chunk) = self.take_any(worker) else {
+            return;
+        };
+        let nr_out = rings.topology.nr_out(worker.nr);
+        if nr_out == 0 {
+            return worker.free(chunk);
+        }
+        // CAST: less than the number of workers.
+        let neighbour = worker.choices.below(nr_out as u32) as usize;
+        let ring = rings.topology.out(worker.nr, neighbour);
+        if rings.room(ring) == 0 {
+            return worker.free(chunk);
+        }
+        rings.stage::<P, M>(ring, 0, chunk);
+        rings.publish(ring, 1);
+    }
+
+    /// Frees everything that this worker has or was given. Nobody gives any more by now.
+    pub(super) fn clean_up<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        absorb(worker, worker.nr);
+        while self.len > 0 {
+            worker.breathe();
+            for _ in 0..BURST {
+                self.free_any(worker);
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What every workload does the same way: ask for chunks, mark and check them, count, look at the
+//! clock and give way now and then.
+
+use super::{
+    barrier::Passes,
+    chunk::{
+        Chunk,
+        Tag, //
+    },
+    plan::Plan,
+    rng::Rng,
+    spec::{
+        Amount,
+        Mobility,
+        OrderRange,
+        Touch, //
+    },
+    Machine,
+    PAGE_WORDS, //
+};
+use crate::mm::{
+    types::{
+        Context,
+        CpuIdx,
+        Migratetype,
+        Order, //
+    },
+    PageAllocator, //
+};
+
+/// Operations between two looks at clock, signals and whether others need the CPU. Short against
+/// what a user notices, long against what the looks cost.
+pub(super) const STRETCH: u64 = 512;
+
+/// 64-bit words in a cache line.
+const LINE_WORDS: usize = 8;
+
+/// How a worker passes the time until another one has done something.
+pub(super) struct Backoff(u32);
+
+impl Backoff {
+    const SPINS: u32 = 64;
+    const GIVES: u32 = 128;
+
+    pub(super) fn new() -> Backoff {
+        Backoff(0)
+    }
+
+    /// Passes a little time, at first without leaving the CPU.
+    pub(super) fn pause<P: Copy>(&mut self, machine: &impl Machine<P>) {
+        if self.0 < Backoff::SPINS {
+            core::hint::spin_loop();
+        } else if self.0 < Backoff::GIVES {
+            machine.give_way();
+        } else {
+            return machine.wait();
+        }
+        self.0 += 1;
+    }
+}
+
+/// How a turn at something went.
+pub(super) enum Turn {
+    /// It was the last.
+    Done,
+    /// It found something to do.
+    Worked,
+    /// It found nothing to do.
+    Idle,
+}
+
+/// What a worker asks the allocator for: a sequence that depends on the seed, the worker and the
+/// repetition only.
+pub(super) struct Requests {
+    rng: Rng,
+    order: OrderRange,
+    mobility: Mobility,
+}
+
+impl Requests {
+    #[inline]
+    fn next(&mut self) -> (Order, Migratetype) {
+        (self.next_order(), self.next_type())
+    }
+
+    #[inline]
+    fn next_order(&mut self) -> Order {
+        let OrderRange { lo, hi } = self.order;
+        if lo == hi {
+            return lo;
+        }
+        let span = u32::from(hi.get() - lo.get()) + 1;
+        // CAST: less than `span`, which came from orders.
+        Order::new(lo.get() + self.rng.below(span) as u8)
+    }
+
+    #[inline]
+    fn next_type(&mut self) -> Migratetype {
+        match self.mobility {
+            Mobility::One(mt) => mt,
+            Mobility::Mixed => match self.rng.below(8) {
+                0 => Migratetype::Unmovable,
+                1 => Migratetype::Reclaimable,
+                _ => Migratetype::Movable,
+            },
+        }
+    }
+}
+
+/// What a worker has done and found in one repetition.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// Chunks allocated, and their pages.
+    pub(super) ops: u64,
+    pub(super) pages: u64,
+    /// Allocations that failed.
+    pub(super) failures: u64,
+    /// Chunks freed, by whomever they were allocated.
+    pub(super) frees: u64,
+    /// Time of the phases, where a workload has them, in nanoseconds.
+    pub(super) alloc_ns: u64,
+    pub(super) free_ns: u64,
+    /// Time spent waiting for others.
+    pub(super) waited_ns: u64,
+}
+
+/// What must not be, over a whole repetition with its preparation and its end.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wrongs {
+    /// Pages whose stamp was wrong.
+    pub(super) stamps: u64,
+    /// Frees that the allocator refused.
+    pub(super) frees: u64,
+}
+
+/// One worker during its run.
+pub(super) struct Worker<'a, A: PageAllocator, M> {
+    pub(super) plan: &'a Plan,
+    pub(super) zone: &'a A,
+    pub(super) machine: &'a M,
+    /// Number of the worker.
+    pub(super) nr: usize,
+    pub(super) cpu: CpuIdx,
+    context: Context,
+    requests: Requests,
+    /// For everything random but the requests.
+    pub(super) choices: Rng,
+    seed: u64,
+    touch: Touch,
+    verify: bool,
+    /// Whether pages are written to at all.
+    marking: bool,
+    /// Chunks allocated by this worker since the run began.
+    sequence: u64,
+    pub(super) tally: Tally,
+    pub(super) wrongs: Wrongs,
+    /// Allocations left to try; without limit if the run goes by time.
+    left: u64,
+    /// When the repetition is over, for runs by time.
+    deadline: Option<u64>,
+}
+
+impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
+    pub(super) fn new(plan: &'a Plan, nr: usize, zone: &'a A, machine: &'a M) -> Self {
+        let spec = plan.spec();
+        Worker {
+            plan,
+            zone,
+            machine,
+            nr,
+            cpu: plan.cpu_of(nr),
+            context: spec.context,
+            requests: Requests {
+                rng: Rng::new(spec.seed, nr, 0, 0),
+                order: spec.order,
+                mobility: spec.mobility,
+            },
+            choices: Rng::new(spec.seed, nr, 0, 1),
+            seed: spec.seed,
+            touch: spec.touch,
+            verify: spec.verify,
+            marking: spec.verify || spec.touch != Touch::None,
+            sequence: 0,
+            tally: Tally::default(),
+            wrongs: Wrongs::default(),
+            left: 0,
+            deadline: None,
+        }
+    }
+
+    /// Starts the random sequences of a repetition.
+    pub(super) fn reseed(&mut self, repetition: u32) {
+        self.wrongs = Wrongs::default();
+        let seed = self.seed;
+        self.requests.rng = Rng::new(seed, self.nr, repetition, 0);
+        self.choices = Rng::new(seed, self.nr, repetition, 1);
+    }
+
+    /// Sets what this worker has to do from now on, and forgets what it did.
+    pub(super) fn begin(&mut self, now: u64) {
+        self.tally = Tally::default();
+        (self.left, self.deadline) = match self.plan.spec().amount {
+            Amount::Ops(_) => (self.plan.share(self.nr), None),
+            Amount::Ms(ms) => (u64::MAX, Some(now + ms * 1_000_000)),
+            Amount::Round => (u64::MAX, None),
+        };
+    }
+
+    /// Allocates the next chunk of the sequence and marks it; counts a failure if there is none.
+    #[inline]
+    pub(super) fn alloc(&mut self) -> Option<Chunk<A::Page>> {
+        let (order, mt) = self.requests.next();
+        let Ok(page) = self.zone.alloc(self.cpu, order, mt, self.context) else {
+            self.tally.failures += 1;
+            return None;
+        };
+        let tag = Tag::new(self.nr, self.sequence, order);
+        self.sequence += 1;
+        self.tally.ops += 1;
+        self.tally.pages += u64::from(order.pages());
+        let chunk = Chunk { page, tag };
+        if self.marking {
+            self.mark(chunk);
+        }
+        Some(chunk)
+    }
+
+    /// Checks a chunk, whoever allocated it, and frees it.
+    #[inline]
+    pub(super) fn free(&mut self, chunk: Chunk<A::Page>) {
+        if self.verify {
+            self.check(chunk);
+        }
+        let Chunk { page, tag } = chunk;
+        let freed = self.zone.free(self.cpu, page, tag.order(), self.context);
+        self.wrongs.frees += u64::from(freed.is_err());
+        self.tally.frees += 1;
+    }
+
+    #[inline(never)]
+    fn mark(&self, chunk: Chunk<A::Page>) {
+        let Chunk { page, tag } = chunk;
+        for nr in 0..tag.order().pages() {
+            let stamp = tag.stamp(self.seed, nr);
+            let write = |word| self.machine.write_word(page, nr, word, stamp);
+            match self.touch {
+                Touch::None => {}
+                Touch::First => write(0),
+                Touch::All => (0..PAGE_WORDS).step_by(LINE_WORDS).for_each(write),
+            }
+            if self.verify {
+                write(0);
+                write(PAGE_WORDS - 1);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn check(&mut self, chunk: Chunk<A::Page>) {
+        let Chunk { page, tag } = chunk;
+        for nr in 0..tag.order().pages() {
+            let stamp = tag.stamp(self.seed, nr);
+            let read = |word| self.machine.read_word(page, nr, word);
+            let right = read(0) == stamp && read(PAGE_WORDS - 1) == stamp;
+            self.wrongs.stamps += u64::from(!right);
+        }
+    }
+
+    /// Stops asking for the largest order; false if there is no other.
+    pub(super) fn exclude_largest_order(&mut self) -> bool {
+        let order = &mut self.requests.order;
+        let more = order.lo < order.hi;
+        if more {
+            order.hi = order.hi.below();
+        }
+        more
+    }
+
+    /// Asks for all orders of the run again.
+    pub(super) fn include_all_orders(&mut self) {
+        self.requests.order = self.plan.spec().order;
+    }
+
+    /// How many allocations to try next without looking up, at most `limit`; 0 when this worker
+    /// has done its share or the run is over. Takes them off the share.
+    pub(super) fn stretch(&mut self, limit: u64) -> u64 {
+        if !self.breathe() || self.is_late() {
+            return 0;
+        }
+        let nr = limit.min(STRETCH).min(self.left);
+        self.left -= nr;
+        nr
+    }
+
+    /// Puts allocations that were not tried back to the share.
+    pub(super) fn put_back(&mut self, nr: u64) {
+        self.left += nr;
+    }
+
+    /// Whether a run by time has had its time.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|end| self.machine.now_ns() >= end)
+    }
+
+    /// Gives way to others; says whether the run goes on.
+    pub(super) fn breathe(&self) -> bool {
+        self.machine.give_way();
+        self.goes_on()
+    }
+
+    /// Whether the run goes on, also for this worker to tell the others.
+    pub(super) fn goes_on(&self) -> bool {
+        if self.machine.stop_requested() {
+            self.plan.stop();
+        }
+        !self.plan.is_stopped()
+    }
+
+    /// Takes turns at something until it is done; time in which a turn finds nothing to do is not
+    /// busy time. The last turn has to come whatever this worker was told to do.
+    pub(super) fn take_turns(&mut self, mut turn: impl FnMut(&mut Self) -> Turn) {
+        let mut backoff = Backoff::new();
+        loop {
+            match turn(self) {
+                Turn::Done => return,
+                Turn::Worked => {
+                    backoff = Backoff::new();
+                    self.breathe();
+                }
+                Turn::Idle => {
+                    self.goes_on();
+                    self.idle(|machine| backoff.pause(machine));
+                }
+            }
+        }
+    }
+
+    /// Waits a little for others to free memory.
+    pub(super) fn rest(&mut self) {
+        self.idle(M::wait);
+    }
+
+    /// Waits for all other workers.
+    pub(super) fn meet(&mut self, passes: &mut Passes) {
+        let barrier = self.plan.barrier();
+        self.idle(|machine| barrier.pass(passes, machine));
+    }
+
+    /// Does something that is not busy time.
+    fn idle<R>(&mut self, wait: impl FnOnce(&M) -> R) -> R {
+        let start = self.machine.now_ns();
+        let result = wait(self.machine);
+        self.tally.waited_ns += self.machine.now_ns().saturating_sub(start);
+        result
+    }
+
+    /// Whether this is the worker that decides for all.
+    pub(super) fn leads(&self) -> bool {
+        self.nr == 0
+    }
+}
