@@ -367,6 +367,9 @@ def _record(lines):
 
 
 def _number(text):
+    """A value as a number where it is one; what is not applicable is nothing."""
+    if text == "n/a":
+        return None
     for kind in (int, float):
         try:
             return kind(text)
@@ -382,6 +385,8 @@ def _verify(run):
         raise Failed(f"after '{run['command']}' the zone of policy {run['policy']} is not in "
                      f"order: {run['check']}")
     result = run["result"]
+    if result.get("status") != "ok":
+        raise Failed(f"'{run['command']}' on policy {run['policy']}: {result.get('status')}")
     said = result.get("workload"), result.get("policy")
     if said != (run["command"].split()[0].partition("=")[2], run["policy"]) \
             or not result.get("ops") or not result.get("ns_per_op"):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a comparison says, in words: ratios, and what a reader has to know to judge them."""
 
+import statistics
+
 from pcpb_cli import records
 from pcpb_cli.records import BASELINE, CONTROL, POLICIES
 
@@ -9,7 +11,7 @@ IRQ_OFF_PAID = 0.1
 
 
 def ratios(comparison):
-    """A sentence on the time of each policy against each base, and one on its zone lock."""
+    """A sentence on the time of each policy against each base, and one on the zone lock."""
     found = []
     for policy in comparison.policies:
         if POLICIES[policy].control:
@@ -33,35 +35,31 @@ def _sentence(comparison, clause, policy, base, beginning):
 
 def _time(comparison, cpus, policy, base):
     by_workload = comparison.ratios(records.TIME, cpus, policy, base)
-    if not by_workload:
-        return None
-    best = min(by_workload, key=by_workload.get)
-    worst = max(by_workload, key=by_workload.get)
-    text = times(records.geometric_mean(by_workload.values()))
-    if best != worst:
-        text += (f" ({times(by_workload[best])} in '{best}' to "
-                 f"{times(by_workload[worst])} in '{worst}')")
-    return text
+    return by_workload and _range(records.geometric_mean(by_workload.values()), by_workload)
 
 
 def _zone_lock(comparison, cpus, policy, base):
-    """All workloads counted alike: rates per million operations are added up."""
-    def rate(name):
-        figures = [comparison.figure(records.ZONE_LOCK, cpus, workload, name)
-                   for workload in comparison.workloads]
-        return sum(figure.median for figure in figures) if all(figures) else None
+    """Ratios of counts may be 0, so there is no geometric mean; nor one where the base has none."""
+    by_workload = comparison.ratios(records.ZONE_LOCK, cpus, policy, base)
+    return by_workload and _range(statistics.median(by_workload.values()), by_workload)
 
-    mine, others = rate(policy), rate(base)
-    if mine is None or not others:
-        return None
-    return times(mine / others)
+
+def _range(middle, by_workload):
+    """A ratio over all workloads, and where it is least and most."""
+    least = min(by_workload, key=by_workload.get)
+    most = max(by_workload, key=by_workload.get)
+    text = times(middle)
+    if least != most:
+        text += (f" ({times(by_workload[least])} in '{least}' to "
+                 f"{times(by_workload[most])} in '{most}')")
+    return text
 
 
 def notes(comparison):
     """What has to be said beside the figures."""
     data = comparison.data
-    found = ["Ratios within one boot are the result; a ratio over all workloads is their geometric "
-             "mean. Absolute times belong to this machine and vary from boot to boot."]
+    found = ["Ratios within one boot are the result; a ratio of times over all workloads is their "
+             "geometric mean, one of counts their median. Absolute times belong to this machine and vary from boot to boot."]
     if CONTROL in comparison.policies:
         found.append(
             f"{CONTROL} prepares and checks every page (reference count, flags, watermarks, "

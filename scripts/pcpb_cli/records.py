@@ -32,6 +32,8 @@ POLICIES = {policy.name: policy for policy in (
     Policy("stock", "the running kernel's own allocator", ("#6b7280", "#a3abb5"), control=True),
     Policy("pcp", "per-CPU lists over a locked zone buddy, as in mainline", ("#2563c9", "#6ea8ff")),
     Policy("owner", "the per-CPU pageblock buddy of April 2026", ("#c2570c", "#f59e4c")),
+    Policy("split", "the same with the lock-free remote frees of May 2026", ("#a3247f", "#ee83cd")),
+    Policy("economy", "ours: whole blocks only, free pages as bits", ("#10803f", "#4fcf82")),
 )}
 CONTROL = "stock"
 BASELINE = "pcp"
