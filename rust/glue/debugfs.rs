@@ -296,8 +296,10 @@ impl<T: Target> Node<T> {
             return refuse(EINVAL, format_args!("takes no commands"));
         };
         if len > MAX_COMMAND {
-            let why = format_args!("a command of {len} bytes, the limit is {MAX_COMMAND}");
-            return refuse(E2BIG, why);
+            return refuse(
+                E2BIG,
+                format_args!("a command of {len} bytes, the limit is {MAX_COMMAND}"),
+            );
         }
         let mut bytes = KVVec::new();
         match user

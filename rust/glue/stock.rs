@@ -126,8 +126,10 @@ impl StockAllocator {
             credit: Array::new(nr_cpus as usize, |_| CachePadded(AtomicU64::new(0)))?,
             // What idle CPUs keep stays a small part of the whole.
             lump: (pages / (16 * u64::from(nr_cpus.max(1)))).clamp(1, MAX_LUMP),
-            // SAFETY: Computes flags. The numbers of the types are those of mainline.
-            gfp: Migratetype::PCP.map(|mt| unsafe { pcpb_stock_gfp(mt as c_int) }),
+            gfp: Migratetype::PCP.map(|mt| {
+                // SAFETY: Computes flags. The numbers of the types are those of mainline.
+                unsafe { pcpb_stock_gfp(mt as c_int) }
+            }),
             nid,
             // CAST: at most `MAX_ORDER`, a `u8`.
             max_order: Order::new(max_order as u8),

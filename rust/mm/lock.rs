@@ -60,7 +60,7 @@ impl<T> CountedLocks<T> {
     }
 
     /// Number of locks.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
@@ -92,7 +92,7 @@ impl<T> CountedLocks<T> {
     /// The figures summed over the locks.
     pub fn figures(&self) -> LockFigures {
         let mut sum = LockFigures::default();
-        for i in 0..self.len() {
+        for i in 0..self.count() {
             sum += self.inspect(i).0.figures;
         }
         sum
@@ -100,7 +100,7 @@ impl<T> CountedLocks<T> {
 
     /// Sets all figures to zero.
     pub fn reset_figures(&self) {
-        for i in 0..self.len() {
+        for i in 0..self.count() {
             self.inspect(i).0.figures = LockFigures::default();
         }
     }

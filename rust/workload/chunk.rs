@@ -29,7 +29,7 @@ pub(super) struct Tag(u64);
 
 impl Tag {
     pub(super) fn new(worker: usize, sequence: u64, order: Order) -> Tag {
-        let who = sequence << WORKER_BITS | worker as u64;
+        let who = (sequence << WORKER_BITS) | worker as u64;
         Tag(who << LOW_BITS | u64::from(order.get()))
     }
 

@@ -45,7 +45,7 @@ impl CpuSet {
     /// Whether a CPU is in the set.
     pub fn contains(&self, cpu: CpuIdx) -> bool {
         match self.0.get((cpu.0 / WORD_BITS) as usize) {
-            Some(word) => word >> (cpu.0 % WORD_BITS) & 1 == 1,
+            Some(word) => (word >> (cpu.0 % WORD_BITS)) & 1 == 1,
             None => false,
         }
     }

@@ -162,7 +162,7 @@ impl Economy {
             },
         );
         self.last_refused
-            .store((u64::from(page.0) << 32 | u64::from(cpu.0)) + 1);
+            .store(((u64::from(page.0) << 32) | u64::from(cpu.0)) + 1);
         Err(error)
     }
 

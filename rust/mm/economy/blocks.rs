@@ -66,7 +66,7 @@ impl Tag {
             Holder::Given => HOLDER_GIVEN,
             Holder::Set(set) => set,
         };
-        holder | (self.mt as u32) << TYPE_SHIFT | if self.cma { CMA } else { 0 }
+        holder | ((self.mt as u32) << TYPE_SHIFT) | if self.cma { CMA } else { 0 }
     }
 
     #[inline]
@@ -84,27 +84,34 @@ impl Tag {
     }
 }
 
-/// State of one block.
-#[repr(align(32))]
-pub(super) struct Block {
+/// State of a block that every CPU reads when it frees. Seldom written, so that the cache lines stay
+/// shared.
+#[repr(align(16))]
+struct Public {
     tag: AtomicU32,
+    /// Whether the block is on somebody's pending stack.
+    pending: AtomicU32,
+    pending_next: AtomicU32,
+}
+
+/// State of a block that only the holder of its set looks at, and writes all the time.
+#[repr(align(16))]
+pub(super) struct Private {
     /// Local bits that are set.
     pub(super) nr_free: AtomicU32,
-    /// Which list of the owner's set the block is on; [`set`](super::set) says what the numbers mean.
+    /// Which list of the set the block is on; [`set`](super::set) says what the numbers mean.
     pub(super) place: AtomicU32,
     pub(super) next: AtomicU32,
     pub(super) prev: AtomicU32,
-    /// Whether the block is on somebody's pending stack.
-    pub(super) pending: AtomicU32,
-    pub(super) pending_next: AtomicU32,
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Block>() == 32);
+const _: () = assert!(size_of::<Public>() + size_of::<Private>() == 32);
 
 /// All blocks of a zone.
 pub(super) struct Blocks {
-    blocks: Array<Block>,
+    public: Array<Public>,
+    private: Array<Private>,
     local: Array<AtomicU64>,
     remote: Array<AtomicU64>,
     order: Order,
@@ -118,18 +125,21 @@ impl Blocks {
             mt: Migratetype::Movable,
             cma: false,
         };
-        let block = |_| Block {
+        let public = |_| Public {
             tag: AtomicU32::new(hole.to_bits()),
+            pending: AtomicU32::new(0),
+            pending_next: AtomicU32::new(NO_BLOCK),
+        };
+        let private = |_| Private {
             nr_free: AtomicU32::new(0),
             place: AtomicU32::new(0),
             next: AtomicU32::new(NO_BLOCK),
             prev: AtomicU32::new(NO_BLOCK),
-            pending: AtomicU32::new(0),
-            pending_next: AtomicU32::new(NO_BLOCK),
         };
         let nr_words = (nr_blocks as usize) << (order.get() - WORD_ORDER);
         Ok(Blocks {
-            blocks: Array::new(nr_blocks as usize, block)?,
+            public: Array::new(nr_blocks as usize, public)?,
+            private: Array::new(nr_blocks as usize, private)?,
             local: Array::new(nr_words, |_| AtomicU64::new(0))?,
             remote: Array::new(nr_words, |_| AtomicU64::new(0))?,
             order,
@@ -146,13 +156,14 @@ impl Blocks {
     #[inline]
     pub(super) fn nr_blocks(&self) -> u32 {
         // CAST: `new` was given a `u32`.
-        self.blocks.len() as u32
+        self.public.len() as u32
     }
 
     /// Bytes of metadata.
     pub(super) fn bytes(&self) -> u64 {
         let words = self.local.len() + self.remote.len();
-        (self.blocks.len() * size_of::<Block>() + words * size_of::<u64>()) as u64
+        let state = size_of::<Public>() + size_of::<Private>();
+        (self.public.len() * state + words * size_of::<u64>()) as u64
     }
 
     #[inline]
@@ -181,18 +192,31 @@ impl Blocks {
         PageIdx((block.0 << self.order.get()) + bit)
     }
 
+    /// The part of a block's state that belongs to the holder of its set.
     #[inline]
-    pub(super) fn get(&self, block: BlockIdx) -> &Block {
-        &self.blocks[block.idx()]
+    pub(super) fn get(&self, block: BlockIdx) -> &Private {
+        &self.private[block.idx()]
+    }
+
+    /// The pending flag of a block.
+    #[inline]
+    pub(super) fn pending(&self, block: BlockIdx) -> &AtomicU32 {
+        &self.public[block.idx()].pending
+    }
+
+    /// The block below on the same pending stack.
+    #[inline]
+    pub(super) fn pending_next(&self, block: BlockIdx) -> &AtomicU32 {
+        &self.public[block.idx()].pending_next
     }
 
     #[inline]
     pub(super) fn tag(&self, block: BlockIdx) -> Tag {
-        Tag::from_bits(self.blocks[block.idx()].tag.load())
+        Tag::from_bits(self.public[block.idx()].tag.load())
     }
 
     pub(super) fn set_tag(&self, block: BlockIdx, tag: Tag) {
-        self.blocks[block.idx()].tag.store(tag.to_bits());
+        self.public[block.idx()].tag.store(tag.to_bits());
     }
 
     /// Changes the holder of a block and leaves the rest of its tag.
@@ -208,13 +232,13 @@ impl Blocks {
             word.store(if free { !0 } else { 0 });
         }
         let nr_free = if free { self.order.pages() } else { 0 };
-        self.blocks[block.idx()].nr_free.store(nr_free);
+        self.private[block.idx()].nr_free.store(nr_free);
     }
 
     /// Number of local bits that are set.
     #[inline]
     pub(super) fn nr_free(&self, block: BlockIdx) -> u32 {
-        self.blocks[block.idx()].nr_free.load()
+        self.private[block.idx()].nr_free.load()
     }
 
     #[inline]
@@ -232,7 +256,7 @@ impl Blocks {
             let word = self.local_word(block, w);
             word.store(word.load() & !mask);
         }
-        let nr_free = &self.blocks[block.idx()].nr_free;
+        let nr_free = &self.private[block.idx()].nr_free;
         nr_free.store(nr_free.load() - order.pages());
         Some(bit)
     }
@@ -255,7 +279,7 @@ impl Blocks {
     #[inline]
     pub(super) fn any_remote(&self, block: BlockIdx, bit: u32, order: Order) -> bool {
         let first = self.first_word(block);
-        self.blocks[block.idx()].pending.load() != 0
+        self.public[block.idx()].pending.load() != 0
             && run_words(bit, order).any(|(w, mask)| self.remote[first + w].load() & mask != 0)
     }
 
@@ -279,7 +303,7 @@ impl Blocks {
                 self.local_word(block, w).store(mask);
             }
         }
-        let nr_free = &self.blocks[block.idx()].nr_free;
+        let nr_free = &self.private[block.idx()].nr_free;
         let now = nr_free.load() + order.pages();
         nr_free.store(now);
         Some(now)
@@ -310,7 +334,7 @@ impl Blocks {
             absorbed += (bits & !local).count_ones();
             twice += (bits & local).count_ones();
         }
-        let nr_free = &self.blocks[block.idx()].nr_free;
+        let nr_free = &self.private[block.idx()].nr_free;
         nr_free.store(nr_free.load() + absorbed);
         (absorbed, twice)
     }

@@ -74,7 +74,7 @@ impl Economy {
             Holder::Hole => expect("E4 free pages of a hole, block", block, 0, free)?,
             Holder::Set(_) => {}
         }
-        let needs_push = blocks.has_remote(block) && blocks.get(block).pending.load() == 0;
+        let needs_push = blocks.has_remote(block) && blocks.pending(block).load() == 0;
         expect(
             "E5 remote frees that nobody was told of, block",
             block,
@@ -87,7 +87,7 @@ impl Economy {
     fn check_pending(&self) -> Checked {
         let marked = self
             .all_blocks()
-            .filter(|&block| self.blocks.get(block).pending.load() != 0)
+            .filter(|&block| self.blocks.pending(block).load() != 0)
             .count();
         let mut stacked = 0;
         // CAST: few sets.
@@ -95,7 +95,7 @@ impl Economy {
             let mut cursor = self.pending.first(set);
             while cursor != NO_BLOCK && stacked <= self.blocks.nr_blocks() {
                 stacked += 1;
-                cursor = self.blocks.get(BlockIdx(cursor)).pending_next.load();
+                cursor = self.blocks.pending_next(BlockIdx(cursor)).load();
             }
         }
         // CAST: as many blocks as there are.

@@ -23,7 +23,7 @@
 //! * [`set`]: the blocks of one CPU; who may be inside, and how without an atomic operation
 //! * [`zone`]: whole free blocks
 //! * [`allocator`]: which of them serves a request, and stealing when a CPU has run dry
-//! * [`check`]: recounts
+//! * [`check`] recounts everything
 //!
 //! # Contexts
 //!

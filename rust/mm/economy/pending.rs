@@ -64,7 +64,7 @@ impl Pending {
         let fresh = blocks.put_remote(block, bit, order);
         // ORDERING: F1 before F2.
         mb_after_atomic();
-        if blocks.get(block).pending.load() == 0 {
+        if blocks.pending(block).load() == 0 {
             self.make_pending(blocks, block, owner);
         }
         fresh
@@ -72,7 +72,7 @@ impl Pending {
 
     /// Pushes a block on the stack of `owner`, unless it is pending.
     fn make_pending(&self, blocks: &Blocks, block: BlockIdx, owner: u32) {
-        if blocks.get(block).pending.swap(1) != 0 {
+        if blocks.pending(block).swap(1) != 0 {
             return;
         }
         self.push(blocks, block, owner);
@@ -85,7 +85,7 @@ impl Pending {
 
     fn push(&self, blocks: &Blocks, block: BlockIdx, set: u32) {
         let head = &self.0[set as usize];
-        let next = &blocks.get(block).pending_next;
+        let next = &blocks.pending_next(block);
         let mut first = head.load();
         loop {
             next.store(first);
@@ -105,8 +105,8 @@ impl Pending {
         while cursor != NO_BLOCK {
             let block = BlockIdx(cursor);
             // Once the flag is clear, others may push the block elsewhere.
-            cursor = blocks.get(block).pending_next.load();
-            blocks.get(block).pending.swap(0);
+            cursor = blocks.pending_next(block).load();
+            blocks.pending(block).swap(0);
             // ORDERING: H2 before H3.
             mb_after_atomic();
             take(block);

@@ -76,7 +76,7 @@ impl FreeMap {
     }
 
     fn has(&self, block: BlockIdx) -> bool {
-        self.words[block.idx() / 64] >> (block.0 % 64) & 1 == 1
+        (self.words[block.idx() / 64] >> (block.0 % 64)) & 1 == 1
     }
 }
 

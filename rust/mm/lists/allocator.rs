@@ -203,7 +203,7 @@ impl ListAllocator {
         order: Order,
         mt: Migratetype,
     ) -> Option<PageIdx> {
-        let nr_cpus = self.sets.len();
+        let nr_cpus = self.sets.count();
         for i in 0..nr_cpus {
             let target = (cpu.idx() + i) % nr_cpus;
             if self.drain_set(cpu, target) {

@@ -169,7 +169,7 @@ impl ListAllocator {
     fn check_recovery(&self, state: &mut ZoneState) -> Checked {
         let blocks = &self.zone.blocks;
         let mut listed = 0;
-        for cpu in (0..self.sets.len() as u32).map(CpuIdx) {
+        for cpu in (0..self.sets.count() as u32).map(CpuIdx) {
             let lists = state.recovery.of(cpu);
             for mt in Migratetype::ALL {
                 let mut cursor = lists.first(mt);
@@ -254,7 +254,7 @@ impl Report for ListAllocator {
 
     fn free_pages(&self) -> u64 {
         let on_sets = |cpu| u64::from(self.sets.inspect(cpu).count());
-        self.zone.nr_free() + (0..self.sets.len()).map(on_sets).sum::<u64>()
+        self.zone.nr_free() + (0..self.sets.count()).map(on_sets).sum::<u64>()
     }
 
     fn uncounted_free_pages(&self) -> u64 {
@@ -319,7 +319,7 @@ impl Report for ListAllocator {
 
     fn check(&self) -> Checked {
         let mut on_sets = 0;
-        for cpu in (0..self.sets.len() as u32).map(CpuIdx) {
+        for cpu in (0..self.sets.count() as u32).map(CpuIdx) {
             let pcp = self.sets.inspect(cpu.idx());
             self.check_lists(&pcp.free, Some(cpu))?;
             let remote = &self.remotes[cpu.idx()];

@@ -59,7 +59,7 @@ const ORDER_SHIFT: u32 = 5;
 const MERGEABLE: u32 = 1 << 9;
 
 const fn pack(kind: u32, order: Order, mt: Migratetype) -> u32 {
-    kind | (mt as u32) << TYPE_SHIFT | (order.get() as u32) << ORDER_SHIFT
+    kind | ((mt as u32) << TYPE_SHIFT) | ((order.get() as u32) << ORDER_SHIFT)
 }
 
 impl State {
@@ -77,7 +77,7 @@ impl State {
 
     #[inline]
     fn from_bits(bits: u32) -> State {
-        let order = Order::new((bits >> ORDER_SHIFT & 0xf) as u8);
+        let order = Order::new(((bits >> ORDER_SHIFT) & 0xf) as u8);
         let mt = Migratetype::from_bits(bits >> TYPE_SHIFT);
         match bits & KIND_MASK {
             KIND_ALLOCATED => State::Allocated(order, mt),

@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 use pcp_buddy::mm::{
-    types::{BlockIdx, Context, CpuIdx, Migratetype, Order, PageIdx, Result, NR_ORDERS},
+    types::{BlockIdx, Context, CpuIdx, Migratetype, Order, PageIdx, Result},
     Config, Economy, Hotplug, ListAllocator, ListPolicy, PageAllocator, Place, Report,
 };
 
@@ -93,8 +93,8 @@ pub(crate) fn assert_pristine(zone: &dyn Zone) {
     assert_ok(zone);
     assert_eq!(zone.free_pages(), zone.managed_pages());
     for row in zone.free_chunks(Place::Zone) {
-        for order in 0..NR_ORDERS.min(BLOCK_ORDER.into()) {
-            assert_eq!(row[order], 0, "a fragment of order {order} is left");
+        for (order, nr) in row.iter().enumerate().take(BLOCK_ORDER.into()) {
+            assert_eq!(*nr, 0, "a fragment of order {order} is left");
         }
     }
     for block in (0..zone.nr_blocks()).map(BlockIdx) {
