@@ -30,7 +30,7 @@ pub(super) struct Tag(u64);
 impl Tag {
     pub(super) fn new(worker: usize, sequence: u64, order: Order) -> Tag {
         let who = (sequence << WORKER_BITS) | worker as u64;
-        Tag(who << LOW_BITS | u64::from(order.get()))
+        Tag((who << LOW_BITS) | u64::from(order.get()))
     }
 
     #[inline]
@@ -42,7 +42,7 @@ impl Tag {
     /// The stamp of page `nr` of the chunk. `mix` is a bijection, so no two pages of a run that
     /// are allocated at the same time have the same.
     pub(super) fn stamp(self, seed: u64, nr: u32) -> u64 {
-        mix(mix(seed) ^ (self.0 >> LOW_BITS << LOW_BITS | u64::from(nr)))
+        mix(mix(seed) ^ ((self.0 >> LOW_BITS << LOW_BITS) | u64::from(nr)))
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Rng(u64);
 impl Rng {
     /// The sequence of one purpose of one worker in one repetition.
     pub(super) fn new(seed: u64, worker: usize, repetition: u32, purpose: u32) -> Rng {
-        let place = (worker as u64) << 40 | u64::from(repetition) << 8 | u64::from(purpose);
+        let place = ((worker as u64) << 40) | (u64::from(repetition) << 8) | u64::from(purpose);
         Rng(mix(mix(seed.wrapping_add(GAMMA)) ^ place))
     }
 

@@ -166,6 +166,82 @@ impl Economy {
         Err(error)
     }
 
+    /// Takes a page out of the current block of the calling CPU.
+    #[inline(always)]
+    fn alloc_quick(&self, cpu: CpuIdx, mt: Migratetype) -> Option<PageIdx> {
+        self.enter_quick(cpu)?.take_current(&self.blocks, mt)
+    }
+
+    /// Frees a page of a block of the calling CPU. Returns false, with nothing changed, if it is not
+    /// as simple as that.
+    #[inline(always)]
+    fn free_quick(&self, cpu: CpuIdx, page: PageIdx) -> bool {
+        let (block, _) = self.blocks.locate(page);
+        if block.0 >= self.blocks.nr_blocks() {
+            return false;
+        }
+        let Some(busy) = self.enter_quick(cpu) else {
+            return false;
+        };
+        let tag = self.blocks.tag(block);
+        // A page that is pending could have been freed already.
+        let simple = tag.holder == Holder::Set(cpu.0)
+            && self.blocks.pending(block).load() == 0
+            && busy.put_quick(&self.blocks, block, page);
+        drop(busy);
+        if simple {
+            self.stats.free(cpu, tag.mt, Order::ZERO);
+        }
+        simple
+    }
+
+    #[inline(never)]
+    fn alloc_slow(
+        &self,
+        cpu: CpuIdx,
+        order: Order,
+        mt: Migratetype,
+        ctx: Context,
+    ) -> Result<PageIdx> {
+        if order > self.max_order() || mt == Migratetype::Cma {
+            return Err(Error::Invalid);
+        }
+        let page = if order > self.blocks.order() {
+            self.alloc_blocks(cpu, order, mt, ctx)
+        } else {
+            let own = self.enter(cpu).and_then(|own| own.alloc(order, mt));
+            own.or_else(|| self.alloc_shared(cpu, order, mt))
+                .or_else(|| match ctx {
+                    Context::Task => self.steal(cpu, order, mt),
+                    _ => None,
+                })
+        };
+        let Some(page) = page else {
+            self.stats.inc(cpu, Event::AllocFailed);
+            return Err(Error::NoMemory);
+        };
+        self.stats.alloc(cpu, mt, order);
+        Ok(page)
+    }
+
+    #[inline(never)]
+    fn free_slow(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Result<()> {
+        if order > self.max_order()
+            || !page.is_aligned(order)
+            || page.0 >> self.blocks.order().get() >= self.blocks.nr_blocks()
+        {
+            return Err(Error::Invalid);
+        }
+        let mt = self.blocks.tag(self.blocks.locate(page).0).mt;
+        match self.route_free(cpu, page, order) {
+            Ok(()) => {
+                self.stats.free(cpu, mt, order);
+                Ok(())
+            }
+            Err(error) => self.refuse(cpu, page, error),
+        }
+    }
+
     /// Number of the set that belongs to no CPU.
     pub(super) fn shared_id(&self) -> u32 {
         // CAST: `new` was given a `u32`.
@@ -306,6 +382,8 @@ impl Economy {
             if let Some(own) = self.enter(cpu) {
                 // The block may have been stolen before this CPU was inside.
                 if own.owns(block) {
+                    // Frees of blocks that are pending are slow until that is done.
+                    own.absorb();
                     return match own.free(block, bit, order) {
                         true => Ok(()),
                         false => Err(Error::DoubleFree),
@@ -399,43 +477,21 @@ impl PageAllocator for Economy {
 
     #[inline]
     fn alloc(&self, cpu: CpuIdx, order: Order, mt: Migratetype, ctx: Context) -> Result<PageIdx> {
-        if order > self.max_order() || mt == Migratetype::Cma {
-            return Err(Error::Invalid);
+        if order == Order::ZERO && mt != Migratetype::Cma {
+            if let Some(page) = self.alloc_quick(cpu, mt) {
+                self.stats.alloc(cpu, mt, order);
+                return Ok(page);
+            }
         }
-        let page = if order > self.blocks.order() {
-            self.alloc_blocks(cpu, order, mt, ctx)
-        } else {
-            let own = self.enter(cpu).and_then(|own| own.alloc(order, mt));
-            own.or_else(|| self.alloc_shared(cpu, order, mt))
-                .or_else(|| match ctx {
-                    Context::Task => self.steal(cpu, order, mt),
-                    _ => None,
-                })
-        };
-        let Some(page) = page else {
-            self.stats.inc(cpu, Event::AllocFailed);
-            return Err(Error::NoMemory);
-        };
-        self.stats.alloc(cpu, mt, order);
-        Ok(page)
+        self.alloc_slow(cpu, order, mt, ctx)
     }
 
     #[inline]
     fn free(&self, cpu: CpuIdx, page: PageIdx, order: Order, _ctx: Context) -> Result<()> {
-        if order > self.max_order()
-            || !page.is_aligned(order)
-            || page.0 >> self.blocks.order().get() >= self.blocks.nr_blocks()
-        {
-            return Err(Error::Invalid);
+        if order == Order::ZERO && self.free_quick(cpu, page) {
+            return Ok(());
         }
-        let mt = self.blocks.tag(self.blocks.locate(page).0).mt;
-        match self.route_free(cpu, page, order) {
-            Ok(()) => {
-                self.stats.free(cpu, mt, order);
-                Ok(())
-            }
-            Err(error) => self.refuse(cpu, page, error),
-        }
+        self.free_slow(cpu, page, order)
     }
 
     fn drain(&self, cpu: CpuIdx, target: CpuIdx) {

@@ -115,6 +115,7 @@ pub(super) struct Blocks {
     local: Array<AtomicU64>,
     remote: Array<AtomicU64>,
     order: Order,
+    quarter_mask: u32,
 }
 
 impl Blocks {
@@ -143,6 +144,7 @@ impl Blocks {
             local: Array::new(nr_words, |_| AtomicU64::new(0))?,
             remote: Array::new(nr_words, |_| AtomicU64::new(0))?,
             order,
+            quarter_mask: order.pages() / 4 - 1,
         })
     }
 
@@ -235,7 +237,8 @@ impl Blocks {
         self.private[block.idx()].nr_free.store(nr_free);
     }
 
-    /// Number of local bits that are set.
+    /// Number of local bits that are set. Out of date while the block is current: that spares the
+    /// allocation path a store; [`Blocks::recount`] mends it.
     #[inline]
     pub(super) fn nr_free(&self, block: BlockIdx) -> u32 {
         self.private[block.idx()].nr_free.load()
@@ -244,6 +247,51 @@ impl Blocks {
     #[inline]
     pub(super) fn local_word(&self, block: BlockIdx, w: usize) -> &AtomicU64 {
         &self.local[self.first_word(block) + w]
+    }
+
+    /// Counts the local bits anew.
+    pub(super) fn recount(&self, block: BlockIdx) {
+        self.private[block.idx()]
+            .nr_free
+            .store(self.count_local(block));
+    }
+
+    /// A quarter of a block's pages, minus one.
+    #[inline(always)]
+    pub(super) fn quarter_mask(&self) -> u32 {
+        self.quarter_mask
+    }
+
+    /// The first word of a block, counted from the first of all blocks, that has a local page.
+    pub(super) fn first_free_word(&self, block: BlockIdx) -> Option<u32> {
+        let first = self.first_word(block);
+        (first..first + self.words_per_block())
+            .find(|&w| self.local[w].load() != 0)
+            // CAST: a word for 64 pages, whose indexes fit 32 bits.
+            .map(|w| w as u32)
+    }
+
+    /// Takes the first page of word `w` of all words, if there is such a word and it has one.
+    /// Pages are numbered as bits are. Does not count.
+    #[inline(always)]
+    pub(super) fn take_page(&self, w: u32) -> Option<PageIdx> {
+        let word = self.local.get(w as usize)?;
+        let bits = word.load();
+        if bits == 0 {
+            return None;
+        }
+        word.store(bits & (bits - 1));
+        Some(PageIdx((w << WORD_ORDER) + bits.trailing_zeros()))
+    }
+
+    /// Sets the local bit of a page; false if it is set already. Does not count.
+    #[inline(always)]
+    pub(super) fn put_page(&self, page: PageIdx) -> bool {
+        let word = &self.local[page.idx() >> WORD_ORDER];
+        let mask = 1 << (page.0 % 64);
+        let bits = word.load();
+        word.store(bits | mask);
+        bits & mask == 0
     }
 
     /// Takes the first aligned run of `2^order` pages out of a block. By the holder of its set.
@@ -257,7 +305,7 @@ impl Blocks {
             word.store(word.load() & !mask);
         }
         let nr_free = &self.private[block.idx()].nr_free;
-        nr_free.store(nr_free.load() - order.pages());
+        nr_free.store(nr_free.load().wrapping_sub(order.pages()));
         Some(bit)
     }
 
@@ -304,7 +352,7 @@ impl Blocks {
             }
         }
         let nr_free = &self.private[block.idx()].nr_free;
-        let now = nr_free.load() + order.pages();
+        let now = nr_free.load().wrapping_add(order.pages());
         nr_free.store(now);
         Some(now)
     }
@@ -335,7 +383,7 @@ impl Blocks {
             twice += (bits & local).count_ones();
         }
         let nr_free = &self.private[block.idx()].nr_free;
-        nr_free.store(nr_free.load() + absorbed);
+        nr_free.store(nr_free.load().wrapping_add(absorbed));
         (absorbed, twice)
     }
 

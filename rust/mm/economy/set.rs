@@ -26,6 +26,9 @@ use crate::mm::{
     Violation,
 };
 
+/// `word` of a set without a current block: beyond all bitmaps.
+const NO_WORD: u32 = u32::MAX;
+
 /// Number of fullness classes of partial blocks.
 const NR_BUCKETS: usize = 4;
 
@@ -52,7 +55,8 @@ pub(super) struct Set {
     busy: AtomicU32,
     seized: AtomicU32,
     current: [AtomicU32; NR_PCP_TYPES],
-    /// Word of the current block where the last page was found.
+    /// Word of the bitmaps, in the current block, where the next page is looked for; `NO_WORD` without
+    /// a current block.
     word: [AtomicU32; NR_PCP_TYPES],
     partial: [[AtomicU32; NR_BUCKETS]; NR_PCP_TYPES],
     /// Whole blocks: plain, CMA.
@@ -71,7 +75,7 @@ impl Set {
             busy: zero(),
             seized: zero(),
             current: core::array::from_fn(|_| none()),
-            word: core::array::from_fn(|_| zero()),
+            word: core::array::from_fn(|_| AtomicU32::new(NO_WORD)),
             partial: core::array::from_fn(|_| core::array::from_fn(|_| none())),
             whole: core::array::from_fn(|_| none()),
             nr_whole: zero(),
@@ -91,38 +95,45 @@ impl Set {
             || self.nr_partial.load() != 0
             || self.current.iter().any(|current| {
                 let block = current.load();
-                block != NO_BLOCK && blocks.nr_free(BlockIdx(block)) != 0
+                block != NO_BLOCK && blocks.count_local(BlockIdx(block)) != 0
             })
     }
 }
 
-/// What keeps others out of a set.
-enum Key<'a> {
-    /// Its own CPU, which stays here meanwhile.
-    Busy(
-        &'a Set,
-        #[allow(dead_code, reason = "held for its drop")] Pinned,
-    ),
-    /// Another CPU.
-    Seized(
-        &'a Set,
-        #[allow(dead_code, reason = "held for its drop")] Pinned,
-    ),
-    /// The lock of the shared set.
-    Shared(#[allow(dead_code, reason = "held for its drop")] CountedGuard<'a, ()>),
+/// The set of the calling CPU, with nobody else inside until this is dropped.
+pub(super) struct Busy<'a> {
+    set: &'a Set,
+    _pinned: Pinned,
 }
 
-impl Drop for Key<'_> {
-    #[inline]
+impl Drop for Busy<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
-        match self {
-            // ORDERING: pairs with the acquire in `seize()`.
-            Key::Busy(set, _) => set.busy.store_release(0),
-            // ORDERING: pairs with the acquire in `enter()`.
-            Key::Seized(set, _) => set.seized.store_release(0),
-            Key::Shared(_) => {}
-        }
+        // ORDERING: pairs with the acquire in `seize()`.
+        self.set.busy.store_release(0);
     }
+}
+
+/// The set of another CPU, which stays out until this is dropped.
+struct Seized<'a> {
+    set: &'a Set,
+    _pinned: Pinned,
+}
+
+impl Drop for Seized<'_> {
+    fn drop(&mut self) {
+        // ORDERING: pairs with the acquire in `enter()`.
+        self.set.seized.store_release(0);
+    }
+}
+
+/// What keeps others out of a set.
+#[expect(dead_code, reason = "held for their drop")]
+enum Key<'a> {
+    Busy(Busy<'a>),
+    Seized(Seized<'a>),
+    /// The lock of the shared set.
+    Shared(CountedGuard<'a, ()>),
 }
 
 /// A set that nobody else can be inside of.
@@ -164,56 +175,107 @@ impl Stolen {
 
 impl Economy {
     /// Enters the set of the calling CPU; `None` if it is seized, or busy below this interrupt.
-    #[inline]
-    pub(super) fn enter(&self, cpu: CpuIdx) -> Option<Held<'_>> {
+    #[inline(always)]
+    pub(super) fn enter_quick(&self, cpu: CpuIdx) -> Option<Busy<'_>> {
         let set: &Set = &self.sets[cpu.idx()];
-        let pinned = pin();
+        let _pinned = pin();
         if set.busy.load() != 0 {
             return None;
         }
         set.busy.store(1);
         // ORDERING: `busy` before `seized`, together with the heavy barrier in `seize()`.
         barrier_light();
-        let key = Key::Busy(set, pinned);
-        if set.seized.load_acquire() != 0 {
-            return None;
+        let busy = Busy { set, _pinned };
+        (set.seized.load_acquire() == 0).then_some(busy)
+    }
+
+    /// The same, for more than a single page.
+    pub(super) fn enter(&self, cpu: CpuIdx) -> Option<Held<'_>> {
+        Some(self.held(cpu, self.enter_quick(cpu)?))
+    }
+
+    /// The set of the calling CPU, which it has entered.
+    pub(super) fn held<'a>(&'a self, cpu: CpuIdx, busy: Busy<'a>) -> Held<'a> {
+        Held {
+            eco: self,
+            set: busy.set,
+            id: cpu.0,
+            cpu,
+            _key: Key::Busy(busy),
         }
-        Some(self.held(cpu, cpu.0, set, key))
     }
 
     /// Enters the set of another CPU and keeps that CPU out. Task context; waits for the moment that
     /// the CPU may be inside. `None` if somebody else has seized it.
     pub(super) fn seize(&self, cpu: CpuIdx, victim: CpuIdx) -> Option<Held<'_>> {
         let set: &Set = &self.sets[victim.idx()];
-        let pinned = pin();
+        let _pinned = pin();
         if set.seized.cmpxchg(0, 1).is_err() {
             return None;
         }
-        let key = Key::Seized(set, pinned);
+        let seized = Seized { set, _pinned };
         barrier_heavy(victim);
         while set.busy.load_acquire() != 0 {
             relax();
         }
-        Some(self.held(cpu, victim.0, set, key))
+        Some(Held {
+            eco: self,
+            set,
+            id: victim.0,
+            cpu,
+            _key: Key::Seized(seized),
+        })
     }
 
     /// Enters the shared set.
     pub(super) fn enter_shared(&self, cpu: CpuIdx) -> Held<'_> {
         let id = self.shared_id();
-        let key = Key::Shared(self.shared_lock.lock(0, Irq::Save));
-        self.held(cpu, id, &self.sets[id as usize], key)
-    }
-
-    #[inline]
-    fn held<'a>(&'a self, cpu: CpuIdx, id: u32, set: &'a Set, key: Key<'a>) -> Held<'a> {
         Held {
             eco: self,
-            set,
+            set: &self.sets[id as usize],
             id,
             cpu,
-            _key: key,
+            _key: Key::Shared(self.shared_lock.lock(0, Irq::Save)),
         }
     }
+}
+
+impl Set {
+    /// Takes the next page of the current word. By whoever is inside.
+    #[inline(always)]
+    fn take_current(&self, blocks: &Blocks, mt: Migratetype) -> Option<PageIdx> {
+        blocks.take_page(self.word[mt.idx()].load())
+    }
+}
+
+impl Busy<'_> {
+    /// Takes a page out of the current block if that takes no search.
+    #[inline(always)]
+    pub(super) fn take_current(&self, blocks: &Blocks, mt: Migratetype) -> Option<PageIdx> {
+        self.set.take_current(blocks, mt)
+    }
+
+    /// Frees a page into a block of this set if no list changes by that. Returns false, with nothing
+    /// changed, if more is to be done or the page is free already.
+    #[inline(always)]
+    pub(super) fn put_quick(&self, blocks: &Blocks, block: BlockIdx, page: PageIdx) -> bool {
+        let private = blocks.get(block);
+        if private.place.load() == PLACE_CURRENT {
+            return blocks.put_page(page);
+        }
+        let now = private.nr_free.load() + 1;
+        // Only at these numbers may the block belong elsewhere.
+        if now & blocks.quarter_mask() <= 1 || !blocks.put_page(page) {
+            return false;
+        }
+        private.nr_free.store(now);
+        true
+    }
+}
+
+/// Whether a block is the current one of some type, so that its count is out of date.
+pub(super) fn is_current(blocks: &Blocks, block: BlockIdx) -> bool {
+    blocks.get(block).place.load() == PLACE_CURRENT
 }
 
 /// The place where a block with that many free pages belongs.
@@ -234,76 +296,54 @@ impl Held<'_> {
     }
 
     /// Allocates from what this set has, or from the zone.
-    #[inline]
     pub(super) fn alloc(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
-        if order == Order::ZERO {
-            if let Some(page) = self.take_current(mt) {
-                return Some(page);
-            }
-        }
-        self.alloc_slow(order, mt)
-    }
-
-    /// Takes the next page of the current block.
-    #[inline]
-    fn take_current(&self, mt: Migratetype) -> Option<PageIdx> {
-        let current = self.set.current[mt.idx()].load();
-        if current == NO_BLOCK {
-            return None;
-        }
-        let (block, blocks) = (BlockIdx(current), self.blocks());
-        let nr_free = &blocks.get(block).nr_free;
-        let free = nr_free.load();
-        if free == 0 {
-            return None;
-        }
-        let hint = &self.set.word[mt.idx()];
-        let mut w = hint.load() as usize;
-        // Bounded: some word has a bit set.
-        loop {
-            let word = blocks.local_word(block, w);
-            let bits = word.load();
-            if bits != 0 {
-                word.store(bits & (bits - 1));
-                nr_free.store(free - 1);
-                // CAST: fewer than 2^10 pages in a block.
-                return Some(blocks.page(block, (w as u32) * 64 + bits.trailing_zeros()));
-            }
-            w = (w + 1) & (blocks.words_per_block() - 1);
-            hint.store(w as u32);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn alloc_slow(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
         let block_order = self.blocks().order();
         if order == block_order {
             return self.alloc_whole(mt);
         }
-        self.absorb();
         if order == Order::ZERO {
-            while self.next_current(mt) {
-                if let Some(page) = self.take_current(mt) {
-                    return Some(page);
-                }
+            if let Some(page) = self.alloc_page(mt) {
+                return Some(page);
             }
-        } else if let Some(page) = self.alloc_run(order, mt) {
-            return Some(page);
+        } else {
+            self.absorb();
+            if let Some(page) = self.alloc_run(order, mt) {
+                return Some(page);
+            }
         }
         self.alloc_fallback(order, mt)
     }
 
+    /// Takes a page out of the current block, or makes another one current.
+    fn alloc_page(&self, mt: Migratetype) -> Option<PageIdx> {
+        loop {
+            if let Some(page) = self.set.take_current(self.blocks(), mt) {
+                return Some(page);
+            }
+            if self.advance(mt) {
+                continue;
+            }
+            self.absorb();
+            // Remote frees may have come into the current block just now.
+            if !self.advance(mt) && !self.next_current(mt) {
+                return None;
+            }
+        }
+    }
+
+    /// Moves on to the next word of the current block that has a free page.
+    fn advance(&self, mt: Migratetype) -> bool {
+        let current = self.set.current[mt.idx()].load();
+        current != NO_BLOCK && {
+            let next = self.blocks().first_free_word(BlockIdx(current));
+            next.inspect(|&w| self.set.word[mt.idx()].store(w))
+                .is_some()
+        }
+    }
+
     /// Makes another block current: the fullest partial one, else a whole one.
     fn next_current(&self, mt: Migratetype) -> bool {
-        let current = self.set.current[mt.idx()].load();
-        if current != NO_BLOCK {
-            // Remote frees may have come in just now.
-            if self.blocks().nr_free(BlockIdx(current)) != 0 {
-                return true;
-            }
-            self.retire_current(mt);
-        }
+        self.retire_current(mt);
         let partial = (0..NR_BUCKETS)
             .map(|b| self.set.partial[mt.idx()][b].load())
             .find(|&block| block != NO_BLOCK);
@@ -324,7 +364,8 @@ impl Held<'_> {
     fn make_current(&self, block: BlockIdx, mt: Migratetype) {
         self.blocks().get(block).place.store(PLACE_CURRENT);
         self.set.current[mt.idx()].store(block.0);
-        self.set.word[mt.idx()].store(0);
+        let word = self.blocks().first_free_word(block).unwrap_or(NO_WORD);
+        self.set.word[mt.idx()].store(word);
     }
 
     /// Puts the current block of a type where it belongs by its free pages.
@@ -334,6 +375,8 @@ impl Held<'_> {
             return;
         }
         self.set.current[mt.idx()].store(NO_BLOCK);
+        self.set.word[mt.idx()].store(NO_WORD);
+        self.blocks().recount(BlockIdx(current));
         self.blocks().get(BlockIdx(current)).place.store(PLACE_NONE);
         self.relist(BlockIdx(current));
     }
