@@ -68,7 +68,8 @@ pub(super) fn run_words(start: u32, order: Order) -> impl Iterator<Item = (usize
     (first..first + nr_words).map(move |w| (w, mask))
 }
 
-#[cfg(test)]
+#[cfg(any(test, CONFIG_KUNIT))]
+#[cfg_attr(MODULE, crate::mm::platform::kunit_tests(pcpb_bits))]
 mod tests {
     use super::*;
 
@@ -107,8 +108,8 @@ mod tests {
     fn masks_cover_the_run() {
         assert_eq!(run_mask(0, Order::new(6)), !0);
         assert_eq!(run_mask(8, Order::new(3)), 0xff00);
-        let words = |start, order| run_words(start, Order::new(order)).collect::<Vec<_>>();
-        assert_eq!(words(64 + 2, 1), [(1, 0b1100)]);
-        assert_eq!(words(128, 7), [(2, !0), (3, !0)]);
+        let order = Order::new;
+        assert!(run_words(64 + 2, order(1)).eq([(1, 0b1100)]));
+        assert!(run_words(128, order(7)).eq([(2, !0), (3, !0)]));
     }
 }

@@ -419,7 +419,8 @@ impl Blocks {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, CONFIG_KUNIT))]
+#[cfg_attr(MODULE, crate::mm::platform::kunit_tests(pcpb_blocks))]
 mod tests {
     use super::*;
 

@@ -147,7 +147,8 @@ impl PageMap {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, CONFIG_KUNIT))]
+#[cfg_attr(MODULE, crate::mm::platform::kunit_tests(pcpb_page_map))]
 mod tests {
     use super::*;
 

@@ -328,7 +328,8 @@ pub(super) fn mergeable(map: &PageMap, page: PageIdx) -> Mergeable {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, CONFIG_KUNIT))]
+#[cfg_attr(MODULE, crate::mm::platform::kunit_tests(pcpb_pcp))]
 mod tests {
     use super::*;
 
@@ -374,7 +375,7 @@ mod tests {
     #[test]
     fn merge_makes_one_chunk_of_mergeable_buddies() {
         let map = PageMap::new(64).unwrap();
-        let pages: Vec<_> = (0..8).map(|page| (page, 0, Mergeable::Yes)).collect();
+        let pages: [_; 8] = core::array::from_fn(|page| (page as u32, 0, Mergeable::Yes));
         let mut pcp = set_with(&map, &pages);
         let merged = pcp.merge(&map, Order::new(6));
         assert_eq!(merged.pairs, 7);
@@ -420,9 +421,7 @@ mod tests {
     #[test]
     fn refills_double_while_only_allocating() {
         let mut pcp = Pcp::new(Limits::new(GIB_PAGES, 2, None, None));
-        let sizes: Vec<_> = (0..6)
-            .map(|_| pcp.refill_size(Order::ZERO, GIB_PAGES))
-            .collect();
+        let sizes: [_; 6] = core::array::from_fn(|_| pcp.refill_size(Order::ZERO, GIB_PAGES));
         assert_eq!(sizes[..4], [63, 126, 252, 504]);
         assert!(sizes.is_sorted());
     }

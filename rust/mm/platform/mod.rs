@@ -8,6 +8,9 @@
 
 #[cfg(MODULE)]
 mod kernel;
+#[cfg(all(MODULE, CONFIG_KUNIT))]
+pub(crate) use ::kernel::macros::kunit_tests;
+
 #[cfg(MODULE)]
 pub use self::kernel::{
     barrier_heavy,
