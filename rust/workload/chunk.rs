@@ -53,31 +53,44 @@ pub(super) struct Chunk<P> {
     pub(super) tag: Tag,
 }
 
-/// A place for a chunk that several CPUs can reach.
-pub(super) struct Cell {
-    page: AtomicU64,
-    tag: AtomicU64,
+/// Places for chunks that several CPUs can reach. Where all chunks of a run have the same order and
+/// nobody checks stamps, a chunk is its page and takes 8 bytes, so that handing it over costs little
+/// beside freeing it; else 16.
+pub(super) struct Cells {
+    pages: Array<AtomicU64>,
+    /// Empty where `alike` says it all.
+    tags: Array<AtomicU64>,
+    alike: Option<Tag>,
 }
 
-impl Cell {
-    pub(super) fn new() -> Cell {
-        Cell {
-            page: AtomicU64::new(0),
-            tag: AtomicU64::new(0),
+impl Cells {
+    /// `len` places. `alike` is the order of all chunks, if tags need not be kept.
+    pub(super) fn new(len: usize, alike: Option<Order>) -> Result<Cells> {
+        let nr_tags = if alike.is_some() { 0 } else { len };
+        Ok(Cells {
+            pages: Array::new(len, |_| AtomicU64::new(0))?,
+            tags: Array::new(nr_tags, |_| AtomicU64::new(0))?,
+            alike: alike.map(|order| Tag::new(0, 0, order)),
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    #[inline]
+    pub(super) fn put<P: Copy, M: Machine<P>>(&self, i: usize, chunk: Chunk<P>) {
+        self.pages[i].store(M::to_bits(chunk.page));
+        if self.alike.is_none() {
+            self.tags[i].store(chunk.tag.0);
         }
     }
 
     #[inline]
-    pub(super) fn put<P: Copy, M: Machine<P>>(&self, chunk: Chunk<P>) {
-        self.page.store(M::to_bits(chunk.page));
-        self.tag.store(chunk.tag.0);
-    }
-
-    #[inline]
-    pub(super) fn get<P: Copy, M: Machine<P>>(&self) -> Chunk<P> {
+    pub(super) fn get<P: Copy, M: Machine<P>>(&self, i: usize) -> Chunk<P> {
         Chunk {
-            page: M::from_bits(self.page.load()),
-            tag: Tag(self.tag.load()),
+            page: M::from_bits(self.pages[i].load()),
+            tag: self.alike.unwrap_or_else(|| Tag(self.tags[i].load())),
         }
     }
 }
@@ -88,15 +101,16 @@ pub(super) const SEGMENT: usize = 512;
 /// The store of the sets that workers build: segments for whoever needs them, because nobody
 /// knows how much of a zone each CPU will get.
 pub(super) struct Pool {
-    cells: Array<Cell>,
+    cells: Cells,
     /// Segments given out.
     taken: AtomicU32,
 }
 
 impl Pool {
-    pub(super) fn new(segments: usize) -> Result<Pool> {
+    /// Room for that many segments; `alike` as for [`Cells::new`].
+    pub(super) fn new(segments: usize, alike: Option<Order>) -> Result<Pool> {
         Ok(Pool {
-            cells: Array::new(segments * SEGMENT, |_| Cell::new())?,
+            cells: Cells::new(segments * SEGMENT, alike)?,
             taken: AtomicU32::new(0),
         })
     }
@@ -166,16 +180,22 @@ impl Set {
         true
     }
 
-    /// Cell `i`, below what was reserved.
+    /// Place of chunk `i`, below what was reserved, in the pool.
     #[inline]
-    pub(super) fn cell<'p>(&self, pool: &'p Pool, i: usize) -> &'p Cell {
-        &pool.cells[self.segments[i / SEGMENT] as usize * SEGMENT + i % SEGMENT]
+    fn place(&self, i: usize) -> usize {
+        self.segments[i / SEGMENT] as usize * SEGMENT + i % SEGMENT
+    }
+
+    /// Chunk `i`, which has been added.
+    #[inline]
+    pub(super) fn get<P: Copy, M: Machine<P>>(&self, pool: &Pool, i: usize) -> Chunk<P> {
+        pool.cells.get::<P, M>(self.place(i))
     }
 
     /// Adds a chunk, for which room has been reserved.
     #[inline]
     pub(super) fn push<P: Copy, M: Machine<P>>(&mut self, pool: &Pool, chunk: Chunk<P>) {
-        self.cell(pool, self.len).put::<P, M>(chunk);
+        pool.cells.put::<P, M>(self.place(self.len), chunk);
         self.len += 1;
     }
 
@@ -211,10 +231,10 @@ mod tests {
 
     #[test]
     fn pool_gives_each_segment_once() {
-        let pool = Pool::new(3).unwrap();
+        let pool = Pool::new(3, None).unwrap();
         let (mut a, mut b) = (Set::new(10_000).unwrap(), Set::new(SEGMENT).unwrap());
         assert!(a.reserve(&pool) && b.reserve(&pool));
-        assert!(!core::ptr::eq(a.cell(&pool, 0), b.cell(&pool, 0)));
+        assert!(a.place(0) != b.place(0));
         a.len = SEGMENT;
         b.len = SEGMENT;
         assert!(!b.reserve(&pool), "b may have one segment");

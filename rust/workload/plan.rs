@@ -174,6 +174,8 @@ impl Plan {
             _ => fair.min(MAX_RING),
         };
         let nr_allocators = spec.alloc_cpus().len() as u64;
+        let same_order = spec.order.lo == spec.order.hi;
+        let alike = (same_order && !spec.verify).then_some(spec.order.lo);
         let segments = match spec.workload {
             Workload::Bulk | Workload::Exit => nr * segments_of(set_chunks),
             // Each CPU may leave its last segment nearly empty.
@@ -197,8 +199,8 @@ impl Plan {
             more_repetitions: AtomicU32::new(0),
             begun: AtomicU32::new(0),
             rows: Array::new(nr * spec.repeat as usize, |_| Row::new())?,
-            rings: Rings::new(topology, ring_chunks as usize)?,
-            pool: Pool::new(segments)?,
+            rings: Rings::new(topology, ring_chunks as usize, alike)?,
+            pool: Pool::new(segments, alike)?,
             seats,
         })
     }

@@ -6,7 +6,10 @@
 //! Positions only grow; the difference of the two is the fill level. The producer writes `tail`,
 //! the consumer `head`, each after the cells it speaks for.
 
-use super::{chunk::Cell, chunk::Chunk, Machine};
+use super::{
+    chunk::{Cells, Chunk},
+    Machine,
+};
 use crate::mm::{
     platform::{
         Array,
@@ -14,7 +17,7 @@ use crate::mm::{
         AtomicU64,
         CachePadded, //
     },
-    types::Result,
+    types::{Order, Result},
 };
 
 /// Chunks that a consumer takes before it tells the producer that their cells are free again.
@@ -106,15 +109,15 @@ impl Topology {
 pub(super) struct Rings {
     rings: Array<Ring>,
     /// Those of ring `i` start at `i * capacity`.
-    cells: Array<Cell>,
+    cells: Cells,
     /// Chunks that a ring holds, a power of two.
     capacity: usize,
     pub(super) topology: Topology,
 }
 
 impl Rings {
-    /// Rings for `each` chunks, at least.
-    pub(super) fn new(topology: Topology, each: usize) -> Result<Rings> {
+    /// Rings for `each` chunks, at least; `alike` as for [`Cells::new`].
+    pub(super) fn new(topology: Topology, each: usize, alike: Option<Order>) -> Result<Rings> {
         let nr = topology.rings();
         let capacity = each.max(MIN_RING).next_power_of_two();
         Ok(Rings {
@@ -123,15 +126,15 @@ impl Rings {
                 tail: CachePadded(AtomicU64::new(0)),
                 closed: CachePadded(AtomicU32::new(0)),
             })?,
-            cells: Array::new(nr * capacity, |_| Cell::new())?,
+            cells: Cells::new(nr * capacity, alike)?,
             capacity,
             topology,
         })
     }
 
     #[inline]
-    fn cell(&self, ring: usize, position: u64) -> &Cell {
-        &self.cells[ring * self.capacity + (position as usize & (self.capacity - 1))]
+    fn place(&self, ring: usize, position: u64) -> usize {
+        ring * self.capacity + (position as usize & (self.capacity - 1))
     }
 
     /// Chunks that can be put in now, at least. Only for the producer.
@@ -146,7 +149,8 @@ impl Rings {
     #[inline]
     pub(super) fn stage<P: Copy, M: Machine<P>>(&self, ring: usize, ahead: usize, chunk: Chunk<P>) {
         let end = self.rings[ring].tail.load();
-        self.cell(ring, end + ahead as u64).put::<P, M>(chunk);
+        let place = self.place(ring, end + ahead as u64);
+        self.cells.put::<P, M>(place, chunk);
     }
 
     /// Hands over the first `nr` chunks staged. Only by the producer.
@@ -171,7 +175,7 @@ impl Rings {
         while next < end {
             let stop = end.min(next + CONSUME_BATCH);
             for position in next..stop {
-                each(self.cell(ring, position).get::<P, M>());
+                each(self.cells.get::<P, M>(self.place(ring, position)));
             }
             // ORDERING: Full, pairs with the Acquire in `room`.
             head.swap(stop);

@@ -146,7 +146,7 @@ fn free_each<A: PageAllocator, M: Machine<A::Page>>(
         worker.breathe();
         for _ in 0..STRETCH {
             match places.next() {
-                Some(i) => worker.free(set.cell(pool, i).get::<A::Page, M>()),
+                Some(i) => worker.free(set.get::<A::Page, M>(pool, i)),
                 None => return,
             }
         }
