@@ -12,6 +12,7 @@ import argparse
 import datetime
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -308,6 +309,7 @@ def _boot(plan, kernel_name, mem_g, folder, progress):
             "--timeout", str(limit_s), "--", str(GUEST_SCRIPT), str(plan_file)]
     boot = {"cpus": plan.cpus, "kernel_version": None, "zones": plan.zones, "runs": [],
             "command": shlex.join(["./scripts/pcpb", *(_shown(word) for word in argv)])}
+    load = _Load()
     with open(console, "w", encoding="utf-8") as err:
         guest = subprocess.Popen([SCRIPTS / "pcpb", *argv], stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=err, text=True, errors="replace")
@@ -323,7 +325,31 @@ def _boot(plan, kernel_name, mem_g, folder, progress):
                      f"{len(boot['runs'])} of {len(plan.runs)} runs. The end of its console:\n\n"
                      f"{steps.log_tail(console, steps.LOG_TAIL_LINES)}")
     _look_for_complaints(console)
-    return boot
+    return boot | {"busy_elsewhere": load.elsewhere()}
+
+
+class _Load:
+    """What the host's CPUs did other than our guest: it makes CPUs of the guest wait."""
+
+    def __init__(self):
+        self.start_s, self.busy_s, self.own_s = self._now()
+
+    def elsewhere(self):
+        """The part of the host's CPU time that went elsewhere since the beginning."""
+        now_s, busy_s, own_s = self._now()
+        other_s = (busy_s - self.busy_s) - (own_s - self.own_s)
+        return max(other_s, 0) / ((now_s - self.start_s) * os.cpu_count())
+
+    @staticmethod
+    def _now():
+        """The time, and the CPU time of the whole host and of our children that have ended."""
+        with open("/proc/stat", encoding="ascii") as file:
+            user, nice, system, _idle, _wait, irq, softirq, steal = map(
+                int, file.readline().split()[1:9])
+        busy = user + nice + system + irq + softirq + steal
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return (time.monotonic(), busy / os.sysconf("SC_CLK_TCK"),
+                children.ru_utime + children.ru_stime)
 
 
 def _shown(word):

@@ -153,10 +153,11 @@ class _Plot:
 CELL_WIDTH, CELL_HEIGHT, CELLS = 262, 178, 4
 
 
-def lines(title, rows, columns, series, value, unit):
+def lines(title, rows, columns, series, value):
     """A small panel per workload: a line per policy over the columns, from 0, named at its end.
 
-    `columns` are numbers of CPUs; `value(column, row, name)` is a number or None.
+    `columns` are numbers of CPUs; `value(column, row, name)` is a number or None, 1 in the first
+    column.
     """
     shelves = math.ceil(len(rows) / CELLS)
     height = shelves * CELL_HEIGHT
@@ -164,16 +165,17 @@ def lines(title, rows, columns, series, value, unit):
     for i, row in enumerate(rows):
         left, top = i % CELLS * (CELL_WIDTH + 10), i // CELLS * CELL_HEIGHT
         curves = {name: [value(column, row, name) for column in columns] for name in series}
-        out.append(_cell(left, top, row, columns, curves, unit))
+        out.append(_cell(left, top, row, columns, curves))
     return "\n".join([*out, "</svg>"])
 
 
-def _cell(left, top, row, columns, curves, unit):
+def _cell(left, top, row, columns, curves):
     known = [value for curve in curves.values() for value in curve if value is not None]
-    high = max(known, default=1) * 1.08
+    ideal = columns[-1] / columns[0]
+    high = max([ideal, *known]) * 1.05
     x0, x1 = left + 40, left + CELL_WIDTH - 52
     y0, y1 = top + CELL_HEIGHT - 34, top + 26
-    scale = Linear(high)
+    scale = Linear(high, form=lambda number: f"×{number:g}")
 
     def x(column):
         first, last = math.log(columns[0]), math.log(columns[-1])
@@ -189,7 +191,9 @@ def _cell(left, top, row, columns, curves, unit):
         out.append(_text(x0 - 5, y(number) + 3.5, label, "tick", "end"))
     for column in columns:
         out.append(_text(x(column), y0 + 14, column, "tick", "middle"))
-    out.append(_text((x0 + x1) / 2, y0 + 28, f"CPUs ({unit})", "tick", "middle"))
+    out.append(_text((x0 + x1) / 2, y0 + 28, "CPUs", "tick", "middle"))
+    out.append(f'<line class="ideal" x1="{x(columns[0]):.1f}" y1="{y(1):.1f}" '
+               f'x2="{x(columns[-1]):.1f}" y2="{y(ideal):.1f}"/>')
     ends = {}
     for name, curve in curves.items():
         points = [(x(column), y(number)) for column, number in zip(columns, curve)
@@ -200,20 +204,31 @@ def _cell(left, top, row, columns, curves, unit):
         dots_ = "".join(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3"/>' for px, py in points)
         out.append(f'<g class="s-{name}"><polyline points="{path}"/>{dots_}</g>')
         ends[name] = points[-1][1]
-    for name, label_y in _apart(ends, 12).items():
+    for name, label_y in _apart(ends, 12, y0).items():
         out.append(_text(x1 - 2, label_y + 3.5, name, f"lane s-{name}"))
     return "\n".join(out)
 
 
-def _apart(places, distance):
-    """Moves labels that would cover each other apart, keeping their order."""
-    moved, last = {}, -math.inf
-    for name, place in sorted(places.items(), key=lambda item: item[1]):
-        last = max(place, last + distance)
-        moved[name] = last
-    # What was pushed down as a whole comes back up by half of it.
-    shift = sum(moved[name] - places[name] for name in moved) / max(len(moved), 1)
-    return {name: place - shift for name, place in moved.items()}
+def _apart(places, distance, lowest):
+    """Moves labels that would cover each other apart, around where they belong."""
+    groups = []  # (names from top to bottom, place of the first)
+    for name in sorted(places, key=places.get):
+        groups.append(_group([name], places, distance, lowest))
+        while len(groups) > 1 and _end(groups[-2], distance) > groups[-1][1]:
+            names = groups[-2][0] + groups.pop()[0]
+            groups[-1] = _group(names, places, distance, lowest)
+    return {name: first + i * distance for names, first in groups for i, name in enumerate(names)}
+
+
+def _group(names, places, distance, lowest):
+    """Labels that touch each other, as a whole where their mean place is."""
+    span = (len(names) - 1) * distance
+    first = sum(places[name] for name in names) / len(names) - span / 2
+    return names, min(first, lowest - span)
+
+
+def _end(group, distance):
+    return group[1] + len(group[0]) * distance
 
 
 def _open(title, width, height):

@@ -2,57 +2,104 @@
 """What a comparison says, in words: ratios, and what a reader has to know to judge them."""
 
 import statistics
+from dataclasses import dataclass
 
 from pcpb_cli import records
 from pcpb_cli.records import BASELINE, CONTROL, POLICIES
 
 # From this many irq-off sections per operation on, a policy is said to pay for them.
 IRQ_OFF_PAID = 0.1
+# From this part of the host's CPU time on that went elsewhere, it is said.
+BUSY_NOTED = 0.05
+
+
+@dataclass(frozen=True)
+class Range:
+    """A ratio over all workloads, and where it is least and most."""
+
+    middle: float
+    least: float
+    least_in: str
+    most: float
+    most_in: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one policy is against another in one respect."""
+
+    policy: str
+    base: str
+    what: str
+    by_cpus: dict  # number of CPUs -> Range
+
+
+TIME = "time per operation"
+ZONE_LOCK = "zone lock acquisitions per operation"
 
 
 def ratios(comparison):
-    """A sentence on the time of each policy against each base, and one on the zone lock."""
+    """The time of each policy against each base, and how often it takes the zone lock."""
     found = []
     for policy in comparison.policies:
         if POLICIES[policy].control:
             continue
-        for base in (CONTROL, BASELINE):
-            if base != policy and base in comparison.policies:
-                found.append(_sentence(comparison, _time, policy, base,
-                                       f"{policy} against {base}: time per operation"))
-        if BASELINE in comparison.policies and policy != BASELINE:
-            found.append(_sentence(comparison, _zone_lock, policy, BASELINE,
-                                   f"{policy} against {BASELINE}: zone lock acquisitions per operation"))
-    return [text for text in found if text]
+        bases = [base for base in (CONTROL, BASELINE)
+                 if base != policy and base in comparison.policies]
+        for base in bases:
+            found.append(_finding(comparison, policy, base, TIME))
+        if BASELINE in bases:
+            found.append(_finding(comparison, policy, BASELINE, ZONE_LOCK))
+    return [finding for finding in found if finding.by_cpus]
 
 
-def _sentence(comparison, clause, policy, base, beginning):
-    """One clause for each number of CPUs."""
-    clauses = [(cpus, clause(comparison, cpus, policy, base)) for cpus in comparison.cpus]
-    said = [f"with {cpu_word(cpus)} {text}" for cpus, text in clauses if text]
-    return f"{beginning} {'; '.join(said)}." if said else None
+def _finding(comparison, policy, base, what):
+    metric = {TIME: records.TIME, ZONE_LOCK: records.ZONE_LOCK}[what]
+    by_cpus = {}
+    for cpus in comparison.cpus:
+        by_workload = comparison.ratios(metric, cpus, policy, base)
+        if by_workload:
+            by_cpus[cpus] = _range(by_workload, what)
+    return Finding(policy, base, what, by_cpus)
 
 
-def _time(comparison, cpus, policy, base):
-    by_workload = comparison.ratios(records.TIME, cpus, policy, base)
-    return by_workload and _range(records.geometric_mean(by_workload.values()), by_workload)
-
-
-def _zone_lock(comparison, cpus, policy, base):
-    """Ratios of counts may be 0, so there is no geometric mean; nor one where the base has none."""
-    by_workload = comparison.ratios(records.ZONE_LOCK, cpus, policy, base)
-    return by_workload and _range(statistics.median(by_workload.values()), by_workload)
-
-
-def _range(middle, by_workload):
-    """A ratio over all workloads, and where it is least and most."""
+def _range(by_workload, what):
+    values = by_workload.values()
     least = min(by_workload, key=by_workload.get)
     most = max(by_workload, key=by_workload.get)
-    text = times(middle)
-    if least != most:
-        text += (f" ({times(by_workload[least])} in '{least}' to "
-                 f"{times(by_workload[most])} in '{most}')")
-    return text
+    # Counts may be 0: they have no geometric mean.
+    middle = records.geometric_mean(values) if what == TIME else statistics.median(values)
+    return Range(middle, by_workload[least], least, by_workload[most], most)
+
+
+def in_words(finding):
+    """A finding as a sentence."""
+    clauses = []
+    for cpus, found in finding.by_cpus.items():
+        text = f"{times(found.middle)} with {cpu_word(cpus)}"
+        if found.least_in != found.most_in:
+            text += (f" ({times(found.least)} in '{found.least_in}' to "
+                     f"{times(found.most)} in '{found.most_in}')")
+        clauses.append(text)
+    return f"{finding.policy} against {finding.base}: {finding.what} {', '.join(clauses)}."
+
+
+def headlines(comparison):
+    """A sentence for each policy, on the largest number of CPUs."""
+    cpus = comparison.cpus[-1]
+    clauses = {}
+    for finding in ratios(comparison):
+        if cpus in finding.by_cpus:
+            ratio = times(finding.by_cpus[cpus].middle)
+            text = (f"{ratio} the time of {finding.base}" if finding.what == TIME
+                    else f"the zone lock {ratio} as often as {finding.base}")
+            clauses.setdefault(finding.policy, []).append(text)
+    return [f"{policy} with {cpu_word(cpus)} takes {_enumeration(said)}."
+            for policy, said in clauses.items()]
+
+
+def _enumeration(texts):
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if texts[1:] else texts)
 
 
 def notes(comparison):
@@ -81,6 +128,7 @@ def notes(comparison):
     if comparison.cpus[-1] > host_cpus:
         found.append(f"The host has {host_cpus} CPUs; in guests with more, CPUs wait for their turn "
                      "on the host, and times and scaling say little.")
+    found += _busy_host(comparison)
     found += _failures(comparison)
     if data["quick"]:
         found.append("Measured with --quick: far too short to compare times.")
@@ -105,6 +153,16 @@ def _irq_off(comparison):
                 + ", ".join(often) + "."]
     return ["No policy of ours switches interrupts off more than once in ten operations in any "
             "workload."] if paying else []
+
+
+def _busy_host(comparison):
+    """Boots during which the host had much else to do."""
+    busy = [f"{boot['busy_elsewhere']:.0%} with {cpu_word(cpus)}"
+            for cpus, boot in sorted(comparison.boots.items())
+            if boot["busy_elsewhere"] >= BUSY_NOTED]
+    return [f"The host was busy with other things ({', '.join(busy)} of its CPU time): where a CPU "
+            "had to wait for its turn, and others for the lock that it held, times are too long. "
+            "Measure again when it is idle."] if busy else []
 
 
 def _failures(comparison):

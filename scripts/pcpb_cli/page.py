@@ -36,6 +36,9 @@ svg .value { fill: var(--text) } svg .none { font-style: italic; font-size: 10px
 svg .grid { stroke: var(--line) } svg .mark { stroke: var(--mark); stroke-width: 1.5 }
 svg .band { fill: var(--band) } svg .spread { stroke-width: 2; opacity: .55 }
 svg polyline { fill: none; stroke-width: 2 }
+svg .ideal { stroke: var(--mark); stroke-width: 1; stroke-dasharray: 3 3 }
+td small { color: var(--soft); display: block }
+.left th, .left td { text-align: left; vertical-align: top }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
 th, td { padding: 2px 9px; text-align: right; white-space: nowrap }
@@ -54,7 +57,8 @@ def render(comparison, path, columns, table):
         f"<h1>{title}</h1>",
         f'<p class="soft">{_words_of(comparison)}</p>',
         _facts(comparison, path),
-        "<h3>Ratios</h3>", _list(findings.ratios(comparison)),
+        "<h3>In short</h3>", _list(findings.headlines(comparison)),
+        _ratio_table(comparison),
         "<h3>To be kept in mind</h3>", _list(findings.notes(comparison)),
         *_figures(comparison),
         "<h2>All figures</h2>",
@@ -111,6 +115,31 @@ def _facts(comparison, path):
     return f"<dl>{listed}</dl>\n{_command(data['command'])}"
 
 
+def _ratio_table(comparison):
+    """Ratios over all workloads, with the workloads where they are least and most."""
+    heads = "".join(f"<th>{findings.cpu_word(cpus)}</th>" for cpus in comparison.cpus)
+    rows, shown = [], None
+    for found in findings.ratios(comparison):
+        first = found.policy != shown
+        shown = found.policy
+        cells = "".join(f"<td>{_ratio_cell(found.by_cpus.get(cpus))}</td>" for cpus in comparison.cpus)
+        rows.append(f'<tr{" class=first" if first else ""}>'
+                    f'<td class="word s-{shown}">{shown if first else ""}</td>'
+                    f"<td>{found.what}, against {found.base}</td>{cells}</tr>")
+    return (f'<div class="wide"><table class="left"><tr><th>policy</th><th>ratio over all workloads</th>{heads}'
+            "</tr>" + "\n".join(rows) + "</table></div>")
+
+
+def _ratio_cell(found):
+    if not found:
+        return "-"
+    text = f"<b>{findings.times(found.middle)}</b>"
+    if found.least_in != found.most_in:
+        text += (f" <small>{findings.times(found.least)} in {escape(found.least_in)} to "
+                 f"{findings.times(found.most)} in {escape(found.most_in)}</small>")
+    return text
+
+
 def _list(texts):
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
 
@@ -143,9 +172,10 @@ def _ratios(comparison, base, others):
     def figure(cpus, workload, policy):
         return comparison.ratio(records.TIME, cpus, workload, policy, base)
     known = _known(comparison, others, figure)
-    scale = chart.Log(min([0.5, *(one.low for one in known)]) / 1.05,
-                      max([2, *(one.high for one in known)]) * 1.05,
-                      form=lambda value: f"×{value:g}", steps=(1, 2, 5))
+    low = min([0.5, *(one.low for one in known)]) / 1.05
+    high = max([2, *(one.high for one in known)]) * 1.05
+    scale = chart.Log(low, high, form=lambda value: f"×{value:g}",
+                      steps=(1, 2, 5) if high / low < 50 else (1,))
     return _section(
         comparison, f"Time against {base}",
         f"Time per operation divided by that of {base} in the same round; left of ×1 is faster. "
@@ -194,13 +224,18 @@ def _blocks(comparison, policies):
 
 
 def _scaling(comparison, policies):
+    least = comparison.cpus[0]
+
     def value(cpus, workload, policy):
-        figure = comparison.figure(records.THROUGHPUT, cpus, workload, policy)
-        return figure and figure.median
-    picture = chart.lines("Throughput over numbers of CPUs", comparison.workloads, comparison.cpus,
-                          policies, value, "pages/s from 0")
-    return _section(comparison, "Scaling",
-                    "Pages per second, all CPUs together, over the number of CPUs; medians.", picture)
+        figures = [comparison.figure(records.THROUGHPUT, nr, workload, policy) for nr in (cpus, least)]
+        return figures[0].median / figures[1].median if all(figures) else None
+    picture = chart.lines("Scaling", comparison.workloads, comparison.cpus, policies, value)
+    return _section(
+        comparison, "Scaling",
+        f"Throughput of all CPUs together, in multiples of the same policy's with "
+        f"{findings.cpu_word(least)}, over the number of CPUs; medians of different boots. The grey "
+        "line is ideal scaling; where CPUs hand pages over to each other, it is not to be had.",
+        picture)
 
 
 def _known(comparison, policies, figure):

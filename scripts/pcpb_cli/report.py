@@ -87,7 +87,7 @@ def text(comparison):
         out += [f"{findings.cpu_word(cpus)}, {data['mem_bytes'] >> 30} GiB, zones of "
                 f"{data['zone_bytes'] >> 20} MiB; medians of {data['repeat']} rounds, "
                 f"policies in turns", "", *_text_table(comparison, cpus), ""]
-    out += ["In words:", *("  " + line for line in findings.ratios(comparison)), ""]
+    out += ["In words:", *("  " + findings.in_words(found) for found in findings.ratios(comparison)), ""]
     out += ["To be kept in mind:", *("  " + line for line in findings.notes(comparison)), ""]
     out.append(f"Again: {data['command']}")
     return "\n".join(out)
