@@ -40,6 +40,12 @@ const PLACE_CURRENT: u32 = 1;
 const PLACE_WHOLE: u32 = 2;
 /// `place` of a partial block in bucket 0; bucket b follows.
 const PLACE_BUCKET: u32 = 3;
+/// `place` of a partial block that others were freeing into when it was looked at last. It is left to
+/// ripen while there are whole blocks: more frees are likely to follow, and allocating from it meanwhile
+/// would make two CPUs fight over its cache lines and mix young pages with old ones.
+const PLACE_RIPENING: u32 = PLACE_BUCKET + NR_BUCKETS as u32;
+/// Lists of partial blocks per type: the buckets, and what is ripening.
+const NR_PARTIAL_LISTS: usize = NR_BUCKETS + 1;
 
 /// Partial blocks per bucket that are searched for a run before a whole block is broken.
 const SEARCH_LIMIT: usize = 16;
@@ -58,7 +64,7 @@ pub(super) struct Set {
     /// Word of the bitmaps, in the current block, where the next page is looked for; `NO_WORD` without
     /// a current block.
     word: [AtomicU32; NR_PCP_TYPES],
-    partial: [[AtomicU32; NR_BUCKETS]; NR_PCP_TYPES],
+    partial: [[AtomicU32; NR_PARTIAL_LISTS]; NR_PCP_TYPES],
     /// Whole blocks: plain, CMA.
     whole: [AtomicU32; 2],
     /// How many there are; others look at these to see whom to ask.
@@ -341,24 +347,30 @@ impl Held<'_> {
         }
     }
 
-    /// Makes another block current: the fullest partial one, else a whole one.
+    /// Makes another block current: the fullest partial one, else a whole one from here, one that is
+    /// ripening, or a whole one from the zone.
     fn next_current(&self, mt: Migratetype) -> bool {
         self.retire_current(mt);
-        let partial = (0..NR_BUCKETS)
-            .map(|b| self.set.partial[mt.idx()][b].load())
-            .find(|&block| block != NO_BLOCK);
-        let block = match partial {
-            Some(block) => {
-                self.unlist(BlockIdx(block));
-                BlockIdx(block)
-            }
-            None => match self.take_whole(mt) {
-                Some(block) => block,
-                None => return false,
-            },
-        };
-        self.make_current(block, mt);
-        true
+        let lists = &self.set.partial[mt.idx()];
+        let ripe = || self.pop_partial(&lists[..NR_BUCKETS]);
+        let ripening = || self.pop_partial(&lists[NR_BUCKETS..]);
+        let block = ripe()
+            .or_else(|| self.pop_whole_for(mt))
+            .or_else(ripening)
+            .or_else(|| self.take_whole(mt));
+        block
+            .inspect(|&block| self.make_current(block, mt))
+            .is_some()
+    }
+
+    /// Takes the first block off the first of some lists that has one.
+    fn pop_partial(&self, lists: &[AtomicU32]) -> Option<BlockIdx> {
+        let block = lists
+            .iter()
+            .map(AtomicU32::load)
+            .find(|&block| block != NO_BLOCK)?;
+        self.unlist(BlockIdx(block));
+        Some(BlockIdx(block))
     }
 
     fn make_current(&self, block: BlockIdx, mt: Migratetype) {
@@ -405,8 +417,8 @@ impl Held<'_> {
         may_use: impl Fn(BlockIdx) -> bool,
     ) -> Option<PageIdx> {
         let blocks = self.blocks();
-        for bucket in 0..NR_BUCKETS {
-            let mut cursor = self.set.partial[mt.idx()][bucket].load();
+        for list in &self.set.partial[mt.idx()] {
+            let mut cursor = list.load();
             let mut tried = 0;
             while cursor != NO_BLOCK && tried < limit {
                 let block = BlockIdx(cursor);
@@ -461,10 +473,15 @@ impl Held<'_> {
 
     /// Takes a whole block for pages of type `mt`, refilling from the zone if there is none here.
     fn take_whole(&self, mt: Migratetype) -> Option<BlockIdx> {
-        let block = self.pop_whole(mt).or_else(|| {
+        self.pop_whole_for(mt).or_else(|| {
             self.refill(mt);
-            self.pop_whole(mt)
-        })?;
+            self.pop_whole_for(mt)
+        })
+    }
+
+    /// Takes a whole block off this set for pages of type `mt`.
+    fn pop_whole_for(&self, mt: Migratetype) -> Option<BlockIdx> {
+        let block = self.pop_whole(mt)?;
         let tag = self.blocks().tag(block);
         self.blocks().set_tag(block, Tag { mt, ..tag });
         Some(block)
@@ -587,8 +604,10 @@ impl Held<'_> {
             let stats = &self.eco.stats;
             stats.add(self.cpu, Event::RemoteAbsorbed, absorbed.into());
             stats.add(self.cpu, Event::DoubleFree, twice.into());
-            if blocks.get(block).place.load() != PLACE_CURRENT {
-                self.relist(block);
+            match blocks.get(block).place.load() {
+                PLACE_CURRENT => {}
+                _ if blocks.nr_free(block) == blocks.order().pages() => self.relist(block),
+                _ => self.list_at(block, PLACE_RIPENING),
             }
         });
         self.drain_excess();
@@ -598,7 +617,12 @@ impl Held<'_> {
     #[inline(never)]
     fn relist(&self, block: BlockIdx) {
         let blocks = self.blocks();
-        let place = place_for(blocks, blocks.nr_free(block));
+        self.list_at(block, place_for(blocks, blocks.nr_free(block)));
+    }
+
+    /// Puts a block on the list that `place` names.
+    fn list_at(&self, block: BlockIdx, place: u32) {
+        let blocks = self.blocks();
         let entry = blocks.get(block);
         if entry.place.load() == place {
             return;
@@ -736,8 +760,8 @@ impl Held<'_> {
         let blocks = self.blocks();
         let others = Migratetype::PCP.into_iter().filter(|&other| other != mt);
         core::iter::once(mt).chain(others).find_map(|of| {
-            (0..NR_BUCKETS).rev().find_map(|bucket| {
-                let mut cursor = self.set.partial[of.idx()][bucket].load();
+            self.set.partial[of.idx()].iter().rev().find_map(|list| {
+                let mut cursor = list.load();
                 while cursor != NO_BLOCK {
                     let block = BlockIdx(cursor);
                     let allowed = mt == Migratetype::Movable || !blocks.tag(block).cma;
@@ -798,7 +822,12 @@ impl Held<'_> {
             match place {
                 PLACE_CURRENT => current += 1,
                 _ => {
-                    let right = place_for(blocks, blocks.nr_free(block));
+                    let nr_free = blocks.nr_free(block);
+                    let may_ripen = nr_free != 0 && nr_free != blocks.order().pages();
+                    let right = match place {
+                        PLACE_RIPENING if may_ripen => place,
+                        _ => place_for(blocks, nr_free),
+                    };
                     expect("E2 place of a block, block", block.0, right, place)?;
                     whole += u32::from(place == PLACE_WHOLE);
                     partial += u32::from(place >= PLACE_BUCKET);
