@@ -17,7 +17,7 @@ use pcp_buddy::{
     workload::{Counters, Machine, Plan, PlanError, Report, Verdict, ZoneFacts, PAGE_WORDS},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering},
         Mutex,
@@ -163,6 +163,8 @@ struct Host {
     /// One in this many writes goes wrong.
     damage_every: u64,
     writes: AtomicU64,
+    /// What was written to the first words of pages.
+    stamps: Mutex<Vec<u64>>,
 }
 
 impl Host {
@@ -175,6 +177,7 @@ impl Host {
             written: (0..PAGE_WORDS).map(|_| AtomicU64::new(0)).collect(),
             damage_every: u64::MAX,
             writes: AtomicU64::new(1),
+            stamps: Mutex::new(Vec::new()),
         }
     }
 
@@ -209,6 +212,9 @@ impl Machine<PageIdx> for Host {
 
     fn write_word(&self, page: PageIdx, nr: u32, word: u32, value: u64) {
         self.written[word as usize].fetch_add(1, Ordering::Relaxed);
+        if word == 0 {
+            self.stamps.lock().unwrap().push(value);
+        }
         let writes = self.writes.fetch_add(1, Ordering::Relaxed);
         let value = value ^ u64::from(writes % self.damage_every == 0);
         if word == 0 || word == PAGE_WORDS - 1 {
@@ -410,6 +416,13 @@ fn dry_zone_fails_allocations_only() {
             assert!(ops > 0, "{command}");
         }
     }
+    // A batch that the zone cannot hold twice: what was not tried of it is tried later.
+    for command in ["purge cpus=0-2", "purge cpus=0", "fanout cpus=0-1"] {
+        let command = format!("workload={command} ops=3000 order=6 pages=256");
+        let (told, _) = run(256, &command);
+        let (ops, failures) = (told.number("ops"), told.number("failures"));
+        assert_eq!(ops + failures, 3000, "{command}");
+    }
     let (told, _) = run(256, "workload=bulk cpus=0-3 ops=800 pages=200");
     assert!(told.number("failures") > 0);
     let (told, _) = run(256, "workload=pair cpus=0 ops=800 order=9");
@@ -428,8 +441,40 @@ fn hog_takes_everything() {
                 assert_eq!(told.verdict, Verdict::Ok, "{command}");
                 assert_eq!(told.number("pages"), fits, "{command}\n{}", told.text);
                 assert!(told.number("failures") > 0, "{command}");
+                // Every repetition asks for all orders anew.
+                let workers = told.table.len() / 3;
+                for rows in told.table.chunks(workers) {
+                    let (ops, pages) = rows.iter().fold((0, 0), |s, r| (s.0 + r[2], s.1 + r[3]));
+                    assert_eq!(ops == pages, order == "0", "{command}");
+                }
             }
         }
+    }
+}
+
+#[test]
+fn rand_starts_half_full() {
+    let (told, model) = run(ROOMY, "workload=rand cpus=0-1 pages=1000 ops=20000");
+    assert_eq!(model.nr_requests(), 20_000 + 2 * 500);
+    // The level stays there: what is freed in between is about what is allocated.
+    let frees: u64 = told.table.iter().map(|row| row[5]).sum();
+    assert!((19_600..20_400).contains(&frees), "{frees} frees");
+}
+
+#[test]
+fn stamps_of_a_run_never_repeat() {
+    for workload in WORKLOADS {
+        let (model, host) = (Model::new(1024), Host::new(1024));
+        let amount = if workload == "hog" { "" } else { "ops=2000" };
+        let command = format!("workload={workload} cpus=0-1 {amount} verify=1 order=0-2 repeat=2");
+        let told = run_on(&model, 1024, &host, &command);
+        let stamps = host.stamps.into_inner().unwrap();
+        let distinct: HashSet<u64> = stamps.iter().copied().collect();
+        assert!(
+            stamps.len() as u64 >= told.number("total_pages"),
+            "{command}"
+        );
+        assert_eq!(distinct.len(), stamps.len(), "{command}");
     }
 }
 
