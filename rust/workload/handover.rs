@@ -2,6 +2,10 @@
 
 //! Workloads in which some CPUs allocate and others free: `purge` and `fanout`.
 //!
+//! `fanout` is a stream: small batches, frees while the allocations go on. `purge` is what jemalloc
+//! does to the kernel: an allocating CPU fills a large set, which is given back as a whole by one of
+//! a few purging threads before the next one is begun.
+//!
 //! An allocating CPU puts a batch at a time into the ring of the next freeing CPU. Nothing can
 //! lock up: a freeing CPU never waits for anything but more to free; an allocating CPU that waits
 //! for room waits for a freeing CPU; and one that has both roles frees while it waits.
@@ -57,7 +61,7 @@ where
     }
 }
 
-/// Frees what is there for this worker, then waits until a batch fits into `ring`.
+/// Frees what is there for this worker, then waits until a batch may go into `ring`.
 fn make_room<A, M>(worker: &mut Worker<'_, A, M>, ring: usize, freer: Option<usize>)
 where
     A: PageAllocator,
@@ -66,7 +70,7 @@ where
     let plan = worker.plan;
     worker.take_turns(|worker| {
         let freed = absorb_own(worker, freer);
-        if plan.rings().room(ring) >= plan.batch() {
+        if plan.may_begin_batch(ring) {
             Turn::Done
         } else if freed > 0 {
             Turn::Worked

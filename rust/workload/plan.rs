@@ -55,7 +55,7 @@ use core::fmt;
 /// Working set of a CPU that is told none, in pages: 64 MiB.
 const DEFAULT_PAGES: u64 = 16384;
 
-/// Chunks handed over at a time where no batch is given.
+/// Chunks handed over at a time by `fanout` where no batch is given.
 const DEFAULT_BATCH: u64 = 64;
 
 /// Chunks that a ring holds at most, unless the batch is larger.
@@ -163,14 +163,15 @@ impl Plan {
 
         // Half of the zone at most for what is on the way, half for what CPUs hold.
         let fair = zone_pages / 2 / mean / topology.rings().max(1) as u64;
-        let set_pages = spec.pages.unwrap_or(if spec.workload.has_free_cpus() {
-            (fair / 2).clamp(1, DEFAULT_BATCH) * mean
-        } else {
-            DEFAULT_PAGES.min(zone_pages / 2 / nr as u64)
+        let set_pages = spec.pages.unwrap_or(match spec.workload {
+            Workload::Fanout => (fair / 2).clamp(1, DEFAULT_BATCH) * mean,
+            Workload::Purge => DEFAULT_PAGES.min(fair.max(1) * mean),
+            _ => DEFAULT_PAGES.min(zone_pages / 2 / nr as u64),
         });
         let set_chunks = (set_pages / mean).max(1);
-        let ring_chunks = match topology {
-            Topology::Pairs { .. } => fair.min(MAX_RING).max(2 * set_chunks),
+        let ring_chunks = match spec.workload {
+            Workload::Fanout => fair.min(MAX_RING).max(2 * set_chunks),
+            Workload::Purge => set_chunks,
             _ => fair.min(MAX_RING),
         };
         let nr_allocators = spec.alloc_cpus().len() as u64;
@@ -344,9 +345,18 @@ impl Plan {
         self.set_chunks
     }
 
-    /// Chunks handed over at a time; a ring holds two of these.
+    /// Chunks handed over at a time.
     pub(super) fn batch(&self) -> usize {
         self.set_chunks as usize
+    }
+
+    /// Whether an allocating CPU may begin its next batch: `fanout` streams, so there has to be room
+    /// for it; `purge` comes in bursts, so the one before has to be gone.
+    pub(super) fn may_begin_batch(&self, ring: usize) -> bool {
+        match self.spec.workload {
+            Workload::Purge => self.rings.is_empty(ring),
+            _ => self.rings.room(ring) >= self.batch(),
+        }
     }
 }
 

@@ -144,6 +144,11 @@ impl Rings {
         self.capacity - (tail.load() - head.load_acquire()) as usize
     }
 
+    /// Whether all that was put in has been freed. Only for the producer.
+    pub(super) fn is_empty(&self, ring: usize) -> bool {
+        self.room(ring) == self.capacity
+    }
+
     /// Writes a chunk to the place `ahead` of the next one, less than `room`. The consumer sees
     /// it when it is published. Only by the producer.
     #[inline]
