@@ -172,27 +172,44 @@ impl Economy {
         self.enter_quick(cpu)?.take_current(&self.blocks, mt)
     }
 
-    /// Frees a page of a block of the calling CPU. Returns false, with nothing changed, if it is not
-    /// as simple as that.
+    /// Frees a page if that takes no search and changes no list. Returns false, with nothing changed,
+    /// if it is not as simple as that, or not right.
     #[inline(always)]
     fn free_quick(&self, cpu: CpuIdx, page: PageIdx) -> bool {
         let (block, _) = self.blocks.locate(page);
         if block.0 >= self.blocks.nr_blocks() {
             return false;
         }
-        let Some(busy) = self.enter_quick(cpu) else {
-            return false;
-        };
         let tag = self.blocks.tag(block);
-        // A page that is pending could have been freed already.
-        let simple = tag.holder == Holder::Set(cpu.0)
-            && self.blocks.pending(block).load() == 0
-            && busy.put_quick(&self.blocks, block, page);
-        drop(busy);
-        if simple {
+        let freed = match tag.holder {
+            Holder::Set(owner) if owner == cpu.0 => self.free_own_quick(cpu, block, page),
+            Holder::Set(owner) => self.free_remote_quick(cpu, owner, block, page),
+            _ => false,
+        };
+        if freed {
             self.stats.free(cpu, tag.mt, Order::ZERO);
         }
-        simple
+        freed
+    }
+
+    #[inline(always)]
+    fn free_own_quick(&self, cpu: CpuIdx, block: BlockIdx, page: PageIdx) -> bool {
+        self.enter_quick(cpu).is_some_and(|busy| {
+            // The block may have been stolen before this CPU was inside; a page of a block that is
+            // pending could have been freed already.
+            self.blocks.tag(block).holder == Holder::Set(cpu.0)
+                && self.blocks.pending(block).load() == 0
+                && busy.put_quick(&self.blocks, block, page)
+        })
+    }
+
+    #[inline(always)]
+    fn free_remote_quick(&self, cpu: CpuIdx, owner: u32, block: BlockIdx, page: PageIdx) -> bool {
+        // A remote bit that is set already is seen by the atomic operation, and counted there.
+        !self.blocks.is_local(page) && self.pending.free_page(&self.blocks, block, owner, page) && {
+            self.stats.inc(cpu, Event::RemoteFree);
+            true
+        }
     }
 
     #[inline(never)]

@@ -357,6 +357,20 @@ impl Blocks {
         Some(now)
     }
 
+    /// Whether a page is free locally. From anywhere: the bit of a page in use is stable.
+    #[inline(always)]
+    pub(super) fn is_local(&self, page: PageIdx) -> bool {
+        self.local[page.idx() >> WORD_ORDER].load() & (1 << (page.0 % 64)) != 0
+    }
+
+    /// Sets the remote bit of a page. From anywhere. Returns false if it was set already.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn put_remote_page(&self, page: PageIdx) -> bool {
+        let mask = 1 << (page.0 % 64);
+        self.remote[page.idx() >> WORD_ORDER].or(mask) & mask == 0
+    }
+
     /// Sets the remote bits of a run. From anywhere. Returns false if one was set already: a double
     /// free by two CPUs at once, which only the atomic operation sees.
     #[inline]

@@ -27,7 +27,7 @@
 use super::blocks::{Blocks, Holder, NO_BLOCK};
 use crate::mm::{
     platform::{mb_after_atomic, Array, AtomicU32, CachePadded},
-    types::{BlockIdx, Order, Result},
+    types::{BlockIdx, Order, PageIdx, Result},
 };
 
 /// The pending stacks of all sets.
@@ -70,7 +70,31 @@ impl Pending {
         fresh
     }
 
+    /// Frees a page into a block of set `owner`, as [`Pending::free`] does. Returns false, with nothing
+    /// changed, if the page was freed remotely before.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn free_page(
+        &self,
+        blocks: &Blocks,
+        block: BlockIdx,
+        owner: u32,
+        page: PageIdx,
+    ) -> bool {
+        if !blocks.put_remote_page(page) {
+            return false;
+        }
+        // ORDERING: F1 before F2.
+        mb_after_atomic();
+        if blocks.pending(block).load() == 0 {
+            self.make_pending(blocks, block, owner);
+        }
+        true
+    }
+
     /// Pushes a block on the stack of `owner`, unless it is pending.
+    #[cold]
+    #[inline(never)]
     fn make_pending(&self, blocks: &Blocks, block: BlockIdx, owner: u32) {
         if blocks.pending(block).swap(1) != 0 {
             return;

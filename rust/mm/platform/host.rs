@@ -82,7 +82,8 @@ macro_rules! atomic_word {
                 self.0.store(value, Ordering::Release)
             }
 
-            /// Sets the bits of `mask`, fully ordered; returns what the word was.
+            /// Sets the bits of `mask`, with acquire and release ordering; returns what the word
+            /// was.
             #[inline]
             pub fn or(&self, mask: $int) -> $int {
                 self.0.fetch_or(mask, Ordering::AcqRel)

@@ -83,7 +83,7 @@ impl<T> core::ops::DerefMut for Array<T> {
 }
 
 macro_rules! atomic_word {
-    ($name:ident, $int:ty, $doc:literal) => {
+    ($name:ident, $core:ty, $int:ty, $doc:literal) => {
         #[doc = $doc]
         ///
         /// Unordered loads and stores are volatile accesses (`READ_ONCE()`, `WRITE_ONCE()`), which
@@ -132,16 +132,14 @@ macro_rules! atomic_word {
                 self.store(value);
             }
 
-            /// Sets the bits of `mask`, fully ordered; returns what the word was.
-            #[inline]
+            /// Sets the bits of `mask`, with acquire and release ordering; returns what the word was.
+            /// The `kernel` crate has no such operation; this one is inline, and a single `lock bts`
+            /// on x86 for a mask of one bit.
+            #[inline(always)]
             pub fn or(&self, mask: $int) -> $int {
-                let mut old = self.load();
-                loop {
-                    match self.cmpxchg(old, old | mask) {
-                        Ok(_) => return old,
-                        Err(now) => old = now,
-                    }
-                }
+                // SAFETY: The pointer is valid and aligned for as long as `self` is, and all other
+                // accesses are volatile or atomic.
+                unsafe { <$core>::from_ptr(self.0.as_ptr()) }.fetch_or(mask, Ordering::AcqRel)
             }
 
             /// Swaps in a value, fully ordered.
@@ -221,13 +219,27 @@ pub fn relax() {
     core::hint::spin_loop();
 }
 
-/// Orders a fully ordered read-modify-write before what follows it: in the kernel's memory model it
-/// is so already.
+/// Orders a read-modify-write before what follows it (`smp_mb__after_atomic()`): on x86 it is so
+/// already.
 #[inline(always)]
-pub fn mb_after_atomic() {}
+pub fn mb_after_atomic() {
+    #[cfg(not(CONFIG_X86_64))]
+    fence(Ordering::SeqCst);
+    compiler_fence(Ordering::SeqCst);
+}
 
-atomic_word!(AtomicU32, u32, "A 32-bit word shared between CPUs.");
-atomic_word!(AtomicU64, u64, "A 64-bit word shared between CPUs.");
+atomic_word!(
+    AtomicU32,
+    core::sync::atomic::AtomicU32,
+    u32,
+    "A 32-bit word shared between CPUs."
+);
+atomic_word!(
+    AtomicU64,
+    core::sync::atomic::AtomicU64,
+    u64,
+    "A 64-bit word shared between CPUs."
+);
 
 /// A spinlock around a value; each call says whether it also masks interrupts.
 ///
