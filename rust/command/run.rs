@@ -18,7 +18,7 @@ use crate::{
         Context,
         Migratetype,
         Order,
-        MAX_ORDER, //
+        TOP_ORDER, //
     },
     workload::spec::{
         Amount,
@@ -167,7 +167,7 @@ fn read_workload(word: &str) -> Result<'_, Workload> {
 
 fn read_orders<'a>(key: &'static str, word: &'a str) -> Result<'a, OrderRange> {
     let (lo, hi) = word.split_once('-').unwrap_or((word, word));
-    let order = |digits| match number(key, digits, 0, u64::from(MAX_ORDER)) {
+    let order = |digits| match number(key, digits, 0, u64::from(TOP_ORDER)) {
         Ok(order) => Ok(Order::new(order as u8)),
         Err(err) => bad(key, word, err.reason),
     };

@@ -1,7 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The allocator core: pure logic over index arrays, the same source in the module and on the host.
-//! (The essay is written below once the parts stand.)
+//!
+//! Bottom up; each may use what stands before it:
+//!
+//! * [`types`]: indexes, orders, migratetypes, contexts, errors
+//! * [`platform`]: atomics, locks, arrays, barriers: all that the core asks of its host
+//! * [`lock`], [`stats`]: counting locks, and the counters that are always on
+//! * `lists`: policies `pcp`, `owner` and `split`, per-CPU page sets over one zone buddy
+//! * `economy`: a zone that trades in whole blocks, free pages as bits
+//!
+//! A caller sees [`PageAllocator`], which every policy implements, `stock` in the glue included, and
+//! [`Report`] and [`Hotplug`] of those that manage ranges. The CPU number is an argument everywhere:
+//! the core never asks where it runs.
+//!
+//! A page is an index in its zone. The ranges of a zone share one index space; each begins aligned, so
+//! that buddies and runs are found by index alone, and what lies between two ranges is a hole.
 
 pub mod types;
 

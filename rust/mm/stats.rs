@@ -40,7 +40,7 @@ events! {
     /// Pages got in refill phase 2: chunks of the same migratetype.
     RefillChunkPages => "refill_chunk_pages",
     /// Pages got in refill phase 3: the ordinary path with fallback.
-    RefillFallbackPages => "refill_fallback_pages",
+    RefillOrdinaryPages => "refill_ordinary_pages",
     /// Page states looked at under the zone lock to find fragments (phase 0).
     RecoverScanned => "recover_scanned",
     /// Drains: times that a set gave pages back to the zone.
@@ -59,9 +59,9 @@ events! {
     BlockClaimed => "block_claimed",
     /// Pageblocks that lost their owner.
     BlockDisowned => "block_disowned",
-    /// Frees handed to the set of another CPU.
+    /// Frees, of chunks, handed to the set of another CPU.
     RemoteFree => "remote_free",
-    /// Frees handed over by others that this CPU took in.
+    /// Pages handed over by others that this CPU took in.
     RemoteAbsorbed => "remote_absorbed",
     /// Frees that found the set's lock taken and went to the zone.
     PcpLockBusyFree => "pcp_lock_busy_free",

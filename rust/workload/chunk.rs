@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Allocated chunks as workers keep them, 16 bytes each, and the stamps by which they are known.
+//! Allocated chunks as workers keep them, 8 or 16 bytes each, and the stamps by which they are known.
 
 use super::{rng::mix, Machine};
 use crate::mm::{

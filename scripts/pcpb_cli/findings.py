@@ -157,10 +157,10 @@ def _irq_off(comparison):
 
 def _busy_host(comparison):
     """Boots during which the host had much else to do."""
-    busy = [f"{boot['busy_elsewhere']:.0%} with {cpu_word(cpus)}"
+    busy = [f"{boot['busy_elsewhere']:.0%} of its CPU time with {cpu_word(cpus)}"
             for cpus, boot in sorted(comparison.boots.items())
             if boot["busy_elsewhere"] >= BUSY_NOTED]
-    return [f"The host was busy with other things ({', '.join(busy)} of its CPU time): where a CPU "
+    return [f"The host was busy with other things ({', '.join(busy)}): where a CPU "
             "had to wait for its turn, and others for the lock that it held, times are too long. "
             "Measure again when it is idle."] if busy else []
 

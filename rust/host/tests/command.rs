@@ -346,11 +346,11 @@ fn bad_runs_are_refused_in_words() {
                 "workload=pair cpus=0-99999999999",
                 "cpus '0-99999999999': CPU numbers end at 1023",
             ),
-            ("workload=pair cpus=0 order=11", "order '11': at most 10"),
+            ("workload=pair cpus=0 order=19", "order '19': at most 18"),
             ("workload=pair cpus=0 order=2-", "order '2-': no number"),
             (
-                "workload=pair cpus=0 order=0-12",
-                "order '0-12': at most 10",
+                "workload=pair cpus=0 order=0-22",
+                "order '0-22': at most 18",
             ),
             (
                 "workload=pair cpus=0 order=3-2",

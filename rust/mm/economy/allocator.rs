@@ -137,7 +137,7 @@ impl Economy {
                         cma: nr >= first_cma,
                     },
                 );
-                self.blocks.fill(block, true);
+                self.blocks.fill(block);
                 zone.put(&self.blocks, block);
                 nr += 1;
             }
@@ -367,7 +367,6 @@ impl Economy {
         let mut zone = self.zone.lock();
         let first = zone.take_run(nr, mt == Migratetype::Movable)?;
         for block in (first.0..first.0 + nr.pages()).map(BlockIdx) {
-            self.blocks.fill(block, false);
             self.blocks.set_holder(block, Holder::Given);
         }
         drop(zone);
@@ -450,7 +449,6 @@ impl Economy {
         }
         let mut zone = self.zone.lock();
         for block in (first.0..first.0 + nr).map(BlockIdx) {
-            self.blocks.fill(block, true);
             zone.put(&self.blocks, block);
         }
         drop(zone);

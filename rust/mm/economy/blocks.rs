@@ -227,14 +227,13 @@ impl Blocks {
         self.set_tag(block, Tag { holder, ..tag });
     }
 
-    /// Sets the local bits of a whole block, or clears them.
-    pub(super) fn fill(&self, block: BlockIdx, free: bool) {
+    /// Sets the local bits of a whole block: how a block begins.
+    pub(super) fn fill(&self, block: BlockIdx) {
         let first = self.first_word(block);
         for word in &self.local[first..first + self.words_per_block()] {
-            word.store(if free { !0 } else { 0 });
+            word.store(!0);
         }
-        let nr_free = if free { self.order.pages() } else { 0 };
-        self.private[block.idx()].nr_free.store(nr_free);
+        self.private[block.idx()].nr_free.store(self.order.pages());
     }
 
     /// Number of local bits that are set. Out of date while the block is current: that spares the
@@ -460,7 +459,7 @@ mod tests {
     fn a_block_gives_and_takes_runs_of_every_order() {
         let blocks = Blocks::new(2, Order::new(9)).unwrap();
         let block = BlockIdx(1);
-        blocks.fill(block, true);
+        blocks.fill(block);
         for order in (0..=9).map(Order::new) {
             let bit = blocks.take_run(block, order).unwrap();
             assert_eq!(bit, 0);
@@ -475,7 +474,7 @@ mod tests {
     fn remote_frees_are_absorbed_and_double_ones_counted() {
         let blocks = Blocks::new(1, Order::new(9)).unwrap();
         let block = BlockIdx(0);
-        blocks.fill(block, true);
+        blocks.fill(block);
         blocks.take_run(block, Order::new(7));
         assert!(blocks.put_remote(block, 0, Order::new(6)));
         assert!(!blocks.put_remote(block, 3, Order::ZERO));

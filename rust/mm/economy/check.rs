@@ -37,6 +37,14 @@ impl Economy {
 
     /// Free pages of a block, local and remote.
     fn free_in(&self, block: BlockIdx) -> u32 {
+        match self.blocks.tag(block).holder {
+            Holder::Given | Holder::Hole => 0,
+            Holder::Zone | Holder::Set(_) => self.bits_of(block),
+        }
+    }
+
+    /// Bits of a block that are set, local or remote.
+    fn bits_of(&self, block: BlockIdx) -> u32 {
         let words = 0..self.blocks.words_per_block();
         words
             .map(|w| self.blocks.free_word(block, w).count_ones())
@@ -65,7 +73,7 @@ impl Economy {
             in_zone.into(),
             zone_lists.into(),
         )?;
-        let free = self.free_in(block);
+        let bits = self.bits_of(block);
         match holder {
             Holder::Zone => expect(
                 "E3 free pages of a block in the zone, block",
@@ -73,8 +81,13 @@ impl Economy {
                 whole,
                 local,
             )?,
-            Holder::Given => expect("E4 free pages of a block given out, block", block, 0, free)?,
-            Holder::Hole => expect("E4 free pages of a hole, block", block, 0, free)?,
+            Holder::Given => expect(
+                "E4 local bits of a block given out, block",
+                block,
+                whole,
+                bits,
+            )?,
+            Holder::Hole => expect("E4 free pages of a hole, block", block, 0, bits)?,
             Holder::Set(_) => {}
         }
         let needs_push = blocks.has_remote(block) && blocks.pending(block).load() == 0;
@@ -281,6 +294,6 @@ impl Report for Economy {
             })?;
             held.check_lists()?;
         }
-        self.enter_shared(CpuIdx(0)).check_lists()
+        self.inspect_shared().check_lists()
     }
 }

@@ -27,7 +27,10 @@
 //!
 //! # Contexts
 //!
-//! Frees work anywhere, NMI included, without a lock. Allocations in an interrupt that finds the set
+//! A page can be freed in any context: into a block of another CPU without a lock, into an own one
+//! unless its set is busy or seized, and then without a lock as well. What may take the zone lock, with
+//! interrupts masked, is the free that makes a set exceed `high`, and the free of whole blocks; so
+//! these are not for NMI. Allocations in an interrupt that finds the set
 //! of its CPU busy are served from the shared set, under a lock with interrupts masked. Only task
 //! context steals.
 //!
@@ -42,7 +45,8 @@
 //! * E2: a block's place says what its free pages and its tag say, and it is on that list, of the set
 //!   that holds it, once.
 //! * E3: the zone lists a block if and only if its tag says so; all its pages are free then.
-//! * E4: a block given out has no free page.
+//! * E4: a block given out keeps all its local bits, ready to be whole again; its tag says that they
+//!   mean nothing meanwhile.
 //! * E5: a block with remote bits is pending, and every pending block is on one stack.
 //!
 //! Sources: the open question in the review of "pcp buddy allocator" (linux-mm, 2026-04-06): make the

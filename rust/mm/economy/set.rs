@@ -235,13 +235,22 @@ impl Economy {
 
     /// Enters the shared set.
     pub(super) fn enter_shared(&self, cpu: CpuIdx) -> Held<'_> {
+        self.held_shared(cpu, self.shared_lock.lock(0, Irq::Save))
+    }
+
+    /// Enters the shared set uncounted, for checks.
+    pub(super) fn inspect_shared(&self) -> Held<'_> {
+        self.held_shared(CpuIdx(0), self.shared_lock.inspect(0))
+    }
+
+    fn held_shared<'a>(&'a self, cpu: CpuIdx, lock: CountedGuard<'a, ()>) -> Held<'a> {
         let id = self.shared_id();
         Held {
             eco: self,
             set: &self.sets[id as usize],
             id,
             cpu,
-            _key: Key::Shared(self.shared_lock.lock(0, Irq::Save)),
+            _key: Key::Shared(lock),
         }
     }
 }
@@ -542,7 +551,6 @@ impl Held<'_> {
             self.retire_all();
             self.pop_whole(mt)
         })?;
-        self.blocks().fill(block, false);
         self.blocks().set_holder(block, Holder::Given);
         Some(self.blocks().page(block, 0))
     }
@@ -556,7 +564,6 @@ impl Held<'_> {
 
     /// Takes in a whole block that was given out and is free again.
     pub(super) fn free_whole(&self, block: BlockIdx) {
-        self.blocks().fill(block, true);
         self.own(block);
         self.relist(block);
         self.drain_excess();

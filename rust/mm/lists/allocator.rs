@@ -40,7 +40,7 @@ use crate::mm::{
     Config, Hotplug, ListPolicy, PageAllocator,
 };
 
-/// A zone under policy `pcp` or `owner`.
+/// A zone under policy `pcp`, `owner` or `split`.
 pub struct ListAllocator {
     pub(super) policy: ListPolicy,
     pub(super) zone: Zone,
@@ -302,7 +302,7 @@ impl ListAllocator {
             let pages = &self.zone.pages;
             pcp.free
                 .insert(pages, page, order, mt, Mergeable::Yes, End::Head);
-            absorbed += 1;
+            absorbed += u64::from(order.pages());
         });
         self.stats.add(cpu, Event::RemoteAbsorbed, absorbed);
     }

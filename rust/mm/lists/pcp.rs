@@ -2,7 +2,7 @@
 
 //! The per-CPU page set: free lists of one CPU, and the rules that size it.
 //!
-//! Data under the set's own lock. `pcp` and `owner` share it; what differs is whether chunks are
+//! Data under the set's own lock. all three policies share it; what differs is whether chunks are
 //! split and merged here ([`Pcp::take_split`], [`Pcp::merge`]).
 //!
 //! Sizes adapt as in mainline: `batch` pages are moved per zone transaction, doubled while a CPU

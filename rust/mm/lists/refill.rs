@@ -158,6 +158,6 @@ impl Refill<'_> {
                 .insert(pages, page, order, mt, Mergeable::No, End::Tail);
             self.got += order.pages();
         }
-        self.count(Event::RefillFallbackPages, before);
+        self.count(Event::RefillOrdinaryPages, before);
     }
 }
