@@ -346,9 +346,15 @@ remember_memory() {
 # has 256 KiB.
 TABLES_SLACK_KB=64
 
-# As much is in use as was remembered: vmalloc() exactly, ranges to the page.
+# memory_is_back [exactly]: as much is in use as was remembered: vmalloc() exactly,
+# ranges to the page. `exactly` is for who has done the same before: no more page
+# tables either, and slabs within SLAB_SLACK_KB.
 memory_is_back() {
 	read_memory || return 1
+	if [ "$1" = exactly ]; then
+		holds "KiB in use that nobody accounts for" "$PAGES_KB" -le "${BEFORE%% *}" &&
+			holds "KiB of slabs" "$SLAB_KB" -le $((${BEFORE##* } + SLAB_SLACK_KB)) || return 1
+	fi
 	set -- $BEFORE
 	holds "KiB in use that nobody accounts for" "$PAGES_KB" -le $(($1 + TABLES_SLACK_KB)) &&
 		same "KiB of vmalloc in use" "$2" "$VMALLOC_KB"
