@@ -117,8 +117,11 @@ where
     };
     let plan = Plan::new(spec, &facts).map_err(refuse)?;
     let before = Counters::take(alloc).map_err(|_| refuse(PlanError::NoMemory))?;
-    run_threads(&plan, alloc, locate)
-        .map_err(|errno| refusal!(errno, "{}/run: worker threads cannot be made", zone.name()))?;
+    run_threads(&plan, alloc, locate).map_err(|errno| match errno {
+        // The making of a thread is given up when a signal comes.
+        EINTR => refusal!(EINTR, "{}/run: {}", zone.name(), Verdict::Stopped),
+        errno => refusal!(errno, "{}/run: worker threads cannot be made", zone.name()),
+    })?;
     let after = Counters::take(alloc).map_err(|_| refuse(PlanError::NoMemory))?;
     plan.into_report(zone.spec().policy.name(), before, after)
         .map_err(refuse)
