@@ -29,7 +29,7 @@ HOST_PACKAGE = PROJECT / "rust" / "host"
 RUST_FOLDERS = ("rust", "samples")
 RUST_EDITION = "2021"
 
-GUEST_DEFAULTS = {"cpus": "2", "mem": "4G", "timeout": "120"}
+GUEST_DEFAULTS = {"cpus": "2", "mem": "4G", "timeout": "300"}
 HEADER_LINES = 20
 KUNIT_ARGS = ("--append", "kunit.enable=1", "--append", "kunit.autorun=1")
 

@@ -202,7 +202,8 @@ busy() {
 	job=$!
 	JOBS=$job
 	tries=0
-	while [ "$(zone_column t-a busy)" = no ] && [ $tries -lt 500 ]; do
+	while [ "$(zone_column t-a busy)" = no ] && [ $tries -lt 1000 ]; do
+		sleep 0.02
 		tries=$((tries + 1))
 	done
 	refused EBUSY t-a t-a/run "workload=pair cpus=0 ops=1" && refused EBUSY t-a zones "del t-a" &&

@@ -21,7 +21,8 @@ start_run() {
 	tries=0
 	while [ "$(zone_column t-a busy)" = no ]; do
 		tries=$((tries + 1))
-		[ $tries -lt 300 ] || { echo "no run has started: $(cat "$WORK/run")"; return 1; }
+		sleep 0.02
+		[ $tries -lt 1000 ] || { echo "no run has started: $(cat "$WORK/run")"; return 1; }
 	done
 }
 
