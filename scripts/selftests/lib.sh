@@ -348,8 +348,17 @@ TABLES_SLACK_KB=64
 
 # memory_is_back [exactly]: as much is in use as was remembered: vmalloc() exactly,
 # ranges to the page. `exactly` is for who has done the same before: no more page
-# tables either, and slabs within SLAB_SLACK_KB.
+# tables either, and slabs within SLAB_SLACK_KB. What a busy machine has not yet got
+# round to freeing gets a few seconds.
 memory_is_back() {
+	for second in 1 2 3 4; do
+		memory_is_back_now "$1" >/dev/null && return
+		sleep 1
+	done
+	memory_is_back_now "$1"
+}
+
+memory_is_back_now() {
 	read_memory || return 1
 	if [ "$1" = exactly ]; then
 		holds "KiB in use that nobody accounts for" "$PAGES_KB" -le "${BEFORE%% *}" &&
