@@ -14,6 +14,9 @@
 //!
 //! What is parsed prints as a command that gives it again.
 
+// KUnit wraps tests in unsafe code, so the host build watches over this.
+#![cfg_attr(not(MODULE), forbid(unsafe_code))]
+
 mod drain;
 mod run;
 mod words;

@@ -12,6 +12,9 @@
 //!    If a thread cannot be had, [`Plan::abort`] sends those home that were started already.
 //! 3. When all have returned, [`Plan::into_report`] makes of it what `NAME/result` shows.
 
+// KUnit wraps tests in unsafe code, so the host build watches over this.
+#![cfg_attr(not(MODULE), forbid(unsafe_code))]
+
 pub mod cpus;
 pub mod spec;
 

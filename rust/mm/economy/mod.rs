@@ -53,6 +53,9 @@
 //! zone a block economy, and which CPU to steal from; LLFree (Wrenger et al., USENIX ATC 2023) for
 //! bit fields of 512 pages.
 
+// KUnit wraps tests in unsafe code, so the host build watches over this.
+#![cfg_attr(not(MODULE), forbid(unsafe_code))]
+
 mod bits;
 
 mod blocks;

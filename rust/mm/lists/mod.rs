@@ -49,6 +49,9 @@
 //! review asked for: recovery lists per type, CMA blocks recovered and balanced; "split-path PCP free",
 //! RFC of 2026-05-20.
 
+// KUnit wraps tests in unsafe code, so the host build watches over this.
+#![cfg_attr(not(MODULE), forbid(unsafe_code))]
+
 mod page_map;
 
 mod free_area;
