@@ -75,7 +75,7 @@ mod tests {
 
     /// The obvious search, bit by bit.
     fn slow_find(words: &[u64], order: Order) -> Option<u32> {
-        let is_free = |unit: u32| words[unit as usize / 64] >> (unit % 64) & 1 == 1;
+        let is_free = |unit: u32| (words[unit as usize / 64] >> (unit % 64)) & 1 == 1;
         (0..words.len() as u32 * 64)
             .step_by(order.pages() as usize)
             .find(|&start| (start..start + order.pages()).all(is_free))
