@@ -133,6 +133,41 @@ struct page *pcpb_stock_alloc(gfp_t gfp, unsigned int order, int nid)
 	return alloc_pages_node(nid, gfp | __GFP_THISNODE, order);
 }
 
+unsigned long pcpb_stock_alloc_bulk(gfp_t gfp, int nid, unsigned long nr,
+				    struct page **pages)
+{
+	if (nid == NUMA_NO_NODE)
+		return alloc_pages_bulk(gfp, nr, pages);
+	return alloc_pages_bulk_node(gfp | __GFP_THISNODE, nid, nr, pages);
+}
+
+void pcpb_stock_free_bulk(struct page **pages, int nr)
+{
+	release_pages(pages, nr);
+}
+
+/* A run whose pages are freed one by one or by free_contig_range(). */
+struct page *pcpb_stock_alloc_contig(gfp_t gfp, int nid, unsigned long nr)
+{
+	unsigned int order = get_order(nr << PAGE_SHIFT);
+	struct page *first;
+
+	if (order > MAX_PAGE_ORDER)
+		return pcpb_grab_range(nr, nid);
+	first = pcpb_stock_alloc(gfp, order, nid);
+	if (!first)
+		return NULL;
+	split_page(first, order);
+	if (nr < 1UL << order)
+		free_contig_range(page_to_pfn(first) + nr, (1UL << order) - nr);
+	return first;
+}
+
+struct page *pcpb_nth_page(struct page *first, unsigned long nr)
+{
+	return pfn_to_page(page_to_pfn(first) + nr);
+}
+
 unsigned int pcpb_max_page_order(void)
 {
 	return MAX_PAGE_ORDER;

@@ -34,6 +34,11 @@ bool pcpb_node_has_memory(int nid);
 /* Pages of the running kernel: glue/stock.rs */
 gfp_t pcpb_stock_gfp(int migratetype);
 struct page *pcpb_stock_alloc(gfp_t gfp, unsigned int order, int nid);
+unsigned long pcpb_stock_alloc_bulk(gfp_t gfp, int nid, unsigned long nr,
+				    struct page **pages);
+void pcpb_stock_free_bulk(struct page **pages, int nr);
+struct page *pcpb_stock_alloc_contig(gfp_t gfp, int nid, unsigned long nr);
+struct page *pcpb_nth_page(struct page *first, unsigned long nr);
 unsigned int pcpb_max_page_order(void);
 
 /* CPUs and waiting: glue/cpu.rs, glue/runner.rs */

@@ -2,7 +2,9 @@
 
 //! Policy `stock`: the allocator that this kernel runs, as the control of every comparison.
 //!
-//! Allocations go to `alloc_pages()`, frees to `__free_pages()`; nothing is kept in between. The
+//! Allocations go to `alloc_pages()`, frees to `__free_pages()`; arrays to `alloc_pages_bulk()` and
+//! `release_pages()`; runs are split chunks, or `alloc_contig_pages()` above the largest order, and go
+//! back by `free_contig_range()`. Nothing is kept in between. The
 //! zone's size is a budget in pages. So that the control is not slowed down by a shared counter,
 //! CPUs take credit from the budget in lumps and count it down in words of their own.
 //!
@@ -25,11 +27,12 @@ use crate::mm::{
         NR_PCP_TYPES,
     },
     PageAllocator,
+    BULK_STRETCH, //
 };
 use core::ptr::NonNull;
 use kernel::{
     bindings,
-    ffi::{c_int, c_uint},
+    ffi::{c_int, c_uint, c_ulong},
     sync::atomic::{Atomic, Relaxed}, //
 };
 
@@ -39,6 +42,20 @@ use kernel::{
 extern "C" {
     fn pcpb_stock_gfp(migratetype: c_int) -> bindings::gfp_t;
     fn pcpb_stock_alloc(gfp: bindings::gfp_t, order: c_uint, nid: c_int) -> *mut bindings::page;
+    fn pcpb_stock_alloc_bulk(
+        gfp: bindings::gfp_t,
+        nid: c_int,
+        nr: c_ulong,
+        pages: *mut *mut bindings::page,
+    ) -> c_ulong;
+    fn pcpb_stock_free_bulk(pages: *mut *mut bindings::page, nr: c_int);
+    fn pcpb_stock_alloc_contig(
+        gfp: bindings::gfp_t,
+        nid: c_int,
+        nr: c_ulong,
+    ) -> *mut bindings::page;
+    fn pcpb_give_back_range(first: *mut bindings::page, nr_pages: c_ulong);
+    fn pcpb_nth_page(first: *mut bindings::page, nr: c_ulong) -> *mut bindings::page;
     fn pcpb_max_page_order() -> c_uint;
 }
 
@@ -51,6 +68,7 @@ const TAG: usize = 0b11;
 /// An allocated chunk: the address of its `struct page`, with the migratetype that was asked for
 /// in the low bits, so that a free can be counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
 pub(crate) struct StockPage(usize);
 
 impl StockPage {
@@ -225,6 +243,115 @@ impl PageAllocator for StockAllocator {
         self.refund(cpu, u64::from(order.pages()));
         self.stats.free(cpu, page.migratetype(), order);
         Ok(())
+    }
+
+    fn alloc_bulk(
+        &self,
+        cpu: CpuIdx,
+        mt: Migratetype,
+        _ctx: Context,
+        out: &mut [StockPage],
+    ) -> usize {
+        self.stats.inc(cpu, Event::BulkAlloc);
+        let mut filled = 0;
+        for stretch in out.chunks_mut(BULK_STRETCH) {
+            let wanted = stretch.len();
+            if !self.charge(cpu, wanted as u64) {
+                break;
+            }
+            // The kernel fills the places that are null.
+            stretch.fill(StockPage(0));
+            let gfp = self.gfp[mt.pcp_type().idx()];
+            let places: *mut *mut bindings::page = stretch.as_mut_ptr().cast();
+            // SAFETY: A `StockPage` is a word, as the pointers are that are written to `wanted` of them.
+            // The flags allow any context: they never sleep.
+            let got = unsafe { pcpb_stock_alloc_bulk(gfp, self.nid, wanted, places) };
+
+            for page in &mut stretch[..got] {
+                page.0 |= mt.pcp_type().idx();
+            }
+            filled += got;
+            if got < wanted {
+                self.refund(cpu, (wanted - got) as u64);
+                break;
+            }
+        }
+        self.stats.alloc_pages(cpu, mt, filled as u64);
+        if filled < out.len() {
+            // The bulk call gives up early by design; the rest one by one, while there is any.
+            for place in &mut out[filled..] {
+                match self.alloc(cpu, Order::ZERO, mt, Context::Task) {
+                    Ok(page) => *place = page,
+                    Err(_) => break,
+                }
+                filled += 1;
+            }
+        }
+        filled
+    }
+
+    fn free_bulk(&self, cpu: CpuIdx, pages: &mut [StockPage], _ctx: Context) -> Result<()> {
+        self.stats.inc(cpu, Event::BulkFree);
+        for stretch in pages.chunks_mut(BULK_STRETCH) {
+            for page in stretch.iter_mut() {
+                self.stats.free(cpu, page.migratetype(), Order::ZERO);
+                page.0 &= !TAG;
+            }
+            // CAST: at most a stretch.
+            let nr = stretch.len() as c_int;
+            // SAFETY: `nr` pages from `alloc()`, each freed once, as pointers: the tags are gone.
+            unsafe { pcpb_stock_free_bulk(stretch.as_mut_ptr().cast(), nr) };
+            self.refund(cpu, stretch.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn alloc_contig(
+        &self,
+        cpu: CpuIdx,
+        nr: u32,
+        mt: Migratetype,
+        ctx: Context,
+    ) -> Result<StockPage> {
+        // What is larger than a chunk is got together by migration, which sleeps.
+        let sleeps = Order::fitting(nr) > self.max_order;
+        if nr == 0 || (sleeps && ctx != Context::Task) {
+            return Err(Error::Invalid);
+        }
+        let page = match self.charge(cpu, nr.into()) {
+            true => {
+                let gfp = self.gfp[mt.pcp_type().idx()];
+                // SAFETY: Task context where it may sleep. The node was checked when the zone was made.
+                let page = unsafe { pcpb_stock_alloc_contig(gfp, self.nid, nr as c_ulong) };
+                if page.is_null() {
+                    self.refund(cpu, nr.into());
+                }
+                NonNull::new(page)
+            }
+            false => None,
+        };
+        let Some(page) = page else {
+            self.stats.inc(cpu, Event::AllocFailed);
+            return Err(Error::NoMemory);
+        };
+        self.stats.inc(cpu, Event::ContigAlloc);
+        self.stats.alloc_pages(cpu, mt, nr.into());
+        Ok(StockPage::new(page, mt))
+    }
+
+    fn free_contig(&self, cpu: CpuIdx, first: StockPage, nr: u32, _ctx: Context) -> Result<()> {
+        // SAFETY: `nr` adjacent pages from `alloc_contig()` or `alloc()`, each freed once.
+        unsafe { pcpb_give_back_range(first.page(), nr as c_ulong) };
+        self.refund(cpu, nr.into());
+        self.stats.inc(cpu, Event::ContigFree);
+        self.stats.free_pages(cpu, first.migratetype(), nr.into());
+        Ok(())
+    }
+
+    fn page_of_run(&self, first: StockPage, nr: u32) -> StockPage {
+        // SAFETY: The run has a page of that number.
+        let page = unsafe { pcpb_nth_page(first.page(), nr as c_ulong) };
+        StockPage(page as usize | (first.0 & TAG))
     }
 
     /// Does nothing: 7.3 exports no way to drain the kernel's own per-CPU lists.

@@ -86,6 +86,9 @@ pub struct Config<'a> {
     pub cma_percent: u8,
 }
 
+/// Pages of a bulk call that are handled at a stretch, without letting others in between.
+pub(crate) const BULK_STRETCH: usize = 512;
+
 /// What every policy offers to workloads and clients.
 pub trait PageAllocator: Sync {
     /// Names an allocated chunk by its first page.
@@ -107,6 +110,49 @@ pub trait PageAllocator: Sync {
     ///
     /// `DoubleFree`, `BadFree` or `Invalid`; nothing changes then.
     fn free(&self, cpu: CpuIdx, page: Self::Page, order: Order, ctx: Context) -> Result<()>;
+
+    /// Allocates single pages into `out`, from its start, and returns how many there were: fewer than
+    /// asked for only if memory has run out, or `mt` is not to be had here. What `out` held does not
+    /// matter (mainline: `alloc_pages_bulk()`).
+    fn alloc_bulk(
+        &self,
+        cpu: CpuIdx,
+        mt: Migratetype,
+        ctx: Context,
+        out: &mut [Self::Page],
+    ) -> usize;
+
+    /// Frees single pages. What `pages` holds afterwards is not said (mainline: `release_pages()`).
+    ///
+    /// # Errors
+    ///
+    /// One of those of [`PageAllocator::free`] if any page was refused; the others are free.
+    fn free_bulk(&self, cpu: CpuIdx, pages: &mut [Self::Page], ctx: Context) -> Result<()>;
+
+    /// Allocates `nr` adjacent pages, each of which may be freed alone, or any part of them by
+    /// [`PageAllocator::free_contig`]. Aligned to `nr` rounded up to a power of two, at most to
+    /// `2^MAX_ORDER` (mainline: `alloc_contig_pages()`, without migration).
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if no such run is free, `Invalid` if `nr` is 0 or more than the policy serves.
+    fn alloc_contig(
+        &self,
+        cpu: CpuIdx,
+        nr: u32,
+        mt: Migratetype,
+        ctx: Context,
+    ) -> Result<Self::Page>;
+
+    /// Frees `nr` adjacent single pages as a whole (mainline: `free_contig_range()`).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PageAllocator::free`]; nothing changes then.
+    fn free_contig(&self, cpu: CpuIdx, first: Self::Page, nr: u32, ctx: Context) -> Result<()>;
+
+    /// Page number `nr` of a run that starts with `first`.
+    fn page_of_run(&self, first: Self::Page, nr: u32) -> Self::Page;
 
     /// Gives everything that the set of CPU `target` holds back to the zone. `cpu` is the calling
     /// CPU. Task context.

@@ -27,6 +27,14 @@ macro_rules! events {
 events! {
     /// Allocations that found no memory.
     AllocFailed => "alloc_failed",
+    /// Bulk calls that allocate; their pages are counted one by one as well.
+    BulkAlloc => "bulk_alloc",
+    /// Bulk calls that free.
+    BulkFree => "bulk_free",
+    /// Runs of pages allocated as a whole; their pages are counted one by one as well.
+    ContigAlloc => "contig_alloc",
+    /// Runs of pages freed as a whole.
+    ContigFree => "contig_free",
     /// Frees refused because the chunk was free already.
     DoubleFree => "double_free",
     /// Frees refused because no chunk of that order is allocated there.
@@ -193,6 +201,19 @@ impl Stats {
     #[inline]
     pub fn free(&self, cpu: CpuIdx, mt: Migratetype, order: Order) {
         self.bump(cpu, chunk_counter(NR_EVENTS + NR_PER_ORDER, mt, order), 1);
+    }
+
+    /// Counts the allocation of `nr` single pages.
+    #[inline]
+    pub fn alloc_pages(&self, cpu: CpuIdx, mt: Migratetype, nr: u64) {
+        self.bump(cpu, chunk_counter(NR_EVENTS, mt, Order::ZERO), nr);
+    }
+
+    /// Counts the free of `nr` single pages.
+    #[inline]
+    pub fn free_pages(&self, cpu: CpuIdx, mt: Migratetype, nr: u64) {
+        let first = NR_EVENTS + NR_PER_ORDER;
+        self.bump(cpu, chunk_counter(first, mt, Order::ZERO), nr);
     }
 
     /// Number of CPUs.

@@ -63,6 +63,12 @@ impl Order {
         Order(self.0 - 1)
     }
 
+    /// The smallest order whose chunks have at least `nr` pages, `1..=2^31`.
+    pub const fn fitting(nr: u32) -> Order {
+        // CAST: at most 31.
+        Order(nr.next_power_of_two().trailing_zeros() as u8)
+    }
+
     /// Orders from `self` to `last`, both included, ascending.
     pub fn upto(self, last: Order) -> impl DoubleEndedIterator<Item = Order> {
         (self.0..=last.0).map(Order)
@@ -105,6 +111,14 @@ impl PageIdx {
     /// First page of the chunk of `order` that contains this page.
     pub const fn align_down(self, order: Order) -> PageIdx {
         PageIdx(self.0 & !(order.pages() - 1))
+    }
+
+    /// Order of the largest aligned chunk that starts here and has at most `nr` pages, of at most
+    /// order `max`. `nr` is not 0.
+    pub fn largest_chunk(self, nr: u32, max: Order) -> Order {
+        // CAST: both are at most 32.
+        let order = self.0.trailing_zeros().min(nr.ilog2()) as u8;
+        Order(order.min(max.0))
     }
 
     /// Whether a chunk of `order` may start here.

@@ -9,7 +9,7 @@ use common::{
     CPUS, ECONOMY, LISTS, OWNER, PCP, POLICIES,
 };
 use pcp_buddy::mm::{
-    types::{BlockIdx, CpuIdx, Error, Migratetype, PageIdx},
+    types::{BlockIdx, Context, CpuIdx, Error, Migratetype, PageIdx},
     Config, Place,
 };
 
@@ -473,4 +473,24 @@ fn economy_needs_the_zone_lock_a_hundredth_as_often_as_pcp() {
     };
     let (pcp, economy) = (acquired(PCP), acquired(ECONOMY));
     assert!(economy * 100 <= pcp, "economy {economy}, pcp {pcp}");
+}
+
+#[test]
+fn no_chunk_reaches_from_one_range_into_the_next() {
+    // Adjacent in the index space, not in memory.
+    for blocks in [[16, 16], [16, 48], [48, 16]] {
+        let ranges = blocks.map(|nr| nr * BLOCK_PAGES);
+        for policy in POLICIES {
+            let zone = policy.zone(&config(&ranges)).unwrap();
+            for nr in [17, 32, 33, 64].map(|nr| nr * BLOCK_PAGES) {
+                let run = zone.alloc_contig(CpuIdx(0), nr, Migratetype::Movable, Context::Task);
+                let Ok(run) = run else { continue };
+                let range = usize::from(run >= zone.range_base(1));
+                let end = zone.range_base(range).offset(ranges[range]);
+                assert!(run.offset(nr) <= end, "{policy:?}, {nr} pages at {run:?}");
+                zone.free_contig(CpuIdx(0), run, nr, Context::Task).unwrap();
+            }
+            assert_pristine(&*zone);
+        }
+    }
 }

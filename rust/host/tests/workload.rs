@@ -128,6 +128,38 @@ impl PageAllocator for Model {
         Ok(())
     }
 
+    fn alloc_bulk(&self, cpu: CpuIdx, mt: Migratetype, ctx: Context, out: &mut [PageIdx]) -> usize {
+        let pages = out.iter_mut().map_while(|place| {
+            *place = self.alloc(cpu, Order::ZERO, mt, ctx).ok()?;
+            Some(())
+        });
+        pages.count()
+    }
+
+    fn free_bulk(&self, cpu: CpuIdx, pages: &mut [PageIdx], ctx: Context) -> Result<()> {
+        pages
+            .iter()
+            .try_for_each(|&page| self.free(cpu, page, Order::ZERO, ctx))
+    }
+
+    fn alloc_contig(&self, cpu: CpuIdx, nr: u32, mt: Migratetype, ctx: Context) -> Result<PageIdx> {
+        let first = self.alloc(cpu, Order::fitting(nr), mt, ctx)?;
+        let mut books = self.books.lock().unwrap();
+        books.chunks.remove(&first.0);
+        for page in first.0..first.0 + nr {
+            books.chunks.insert(page, (Order::ZERO, cpu));
+        }
+        Ok(first)
+    }
+
+    fn free_contig(&self, cpu: CpuIdx, first: PageIdx, nr: u32, ctx: Context) -> Result<()> {
+        (0..nr).try_for_each(|i| self.free(cpu, first.offset(i), Order::ZERO, ctx))
+    }
+
+    fn page_of_run(&self, first: PageIdx, nr: u32) -> PageIdx {
+        first.offset(nr)
+    }
+
     fn drain(&self, _: CpuIdx, _: CpuIdx) {
         self.books.lock().unwrap().drains += 1;
     }

@@ -27,7 +27,7 @@ use crate::mm::{
         PageIdx,
         Result,
         BLOCK_ORDERS,
-        TOP_ORDER, //
+        MAX_ORDER, //
     },
     Config, Hotplug, PageAllocator,
 };
@@ -37,24 +37,18 @@ use crate::mm::{
 /// neither, whoever needs them takes them.
 const HIGH_FRACTION: u64 = 4;
 
-/// Blocks that the index space needs for a range: runs of blocks are aligned in it as they are in
-/// memory, up to a group.
-fn blocks_spanned(range_pages: u32, block_order: Order) -> u64 {
-    let blocks = u64::from(range_pages >> block_order.get());
-    let align = blocks
+/// Alignment, in blocks, of all ranges in the index space. No aligned run of that many blocks or fewer
+/// reaches from one range into the next, which is adjacent in the index space only; so this is also
+/// the largest run.
+fn range_align(config: &Config<'_>, block_order: Order) -> u32 {
+    let longest = config.range_pages.iter().max().copied().unwrap_or(0);
+    // CAST: at most a group.
+    u64::from(longest >> block_order.get())
         .next_power_of_two()
-        .min(u64::from(GROUP_ORDER.pages()));
-    blocks.next_multiple_of(align)
-}
-
-/// First block of each range, given where the one before ended.
-fn align_base(next: u64, range_pages: u32, block_order: Order) -> u64 {
-    let blocks = u64::from(range_pages >> block_order.get());
-    next.next_multiple_of(
-        blocks
-            .next_power_of_two()
-            .min(u64::from(GROUP_ORDER.pages())),
-    )
+        .max(u64::from(
+            Order::new(MAX_ORDER).pages() >> block_order.get(),
+        ))
+        .min(u64::from(GROUP_ORDER.pages())) as u32
 }
 
 impl Economy {
@@ -74,13 +68,15 @@ impl Economy {
             return Err(Error::Invalid);
         }
         let block_order = Order::new(config.block_order);
+        let align = range_align(config, block_order);
+        let blocks_spanned =
+            |pages: u32| u64::from((pages >> block_order.get()).next_multiple_of(align));
         let (mut nr_blocks, mut managed_pages) = (0, 0);
         for &pages in config.range_pages {
             if pages == 0 || pages % block_order.pages() != 0 {
                 return Err(Error::Invalid);
             }
-            nr_blocks = align_base(nr_blocks, pages, block_order);
-            nr_blocks += blocks_spanned(pages, block_order);
+            nr_blocks += blocks_spanned(pages);
             managed_pages += u64::from(pages);
         }
         if nr_blocks == 0 || nr_blocks << block_order.get() >= u64::from(u32::MAX) {
@@ -88,9 +84,8 @@ impl Economy {
         }
         let mut next = 0;
         let range_bases = Array::new(config.range_pages.len(), |i| {
-            let pages = config.range_pages[i];
-            let base = align_base(next, pages, block_order);
-            next = base + blocks_spanned(pages, block_order);
+            let base = next;
+            next += blocks_spanned(config.range_pages[i]);
             // CAST: checked above.
             PageIdx((base << block_order.get()) as u32)
         })?;
@@ -108,6 +103,7 @@ impl Economy {
             stats: Stats::new(config.nr_cpus as usize)?,
             range_bases,
             managed_pages,
+            max_order: Order::fitting(align << block_order.get()),
             batch: (config.batch.unwrap_or(0) >> block_order.get()).max(1),
             // CAST: no more than the blocks of the zone.
             high: config
@@ -153,7 +149,7 @@ impl Economy {
         Some((PageIdx((word >> 32) as u32), CpuIdx(word as u32)))
     }
 
-    fn refuse(&self, cpu: CpuIdx, page: PageIdx, error: Error) -> Result<()> {
+    pub(super) fn refuse(&self, cpu: CpuIdx, page: PageIdx, error: Error) -> Result<()> {
         self.stats.inc(
             cpu,
             match error {
@@ -220,7 +216,20 @@ impl Economy {
         mt: Migratetype,
         ctx: Context,
     ) -> Result<PageIdx> {
-        if order > self.max_order() || mt == Migratetype::Cma {
+        let page = self.alloc_chunk(cpu, order, mt, ctx)?;
+        self.stats.alloc(cpu, mt, order);
+        Ok(page)
+    }
+
+    /// Allocates a chunk in every way there is; does not count it, but counts the failure.
+    pub(super) fn alloc_chunk(
+        &self,
+        cpu: CpuIdx,
+        order: Order,
+        mt: Migratetype,
+        ctx: Context,
+    ) -> Result<PageIdx> {
+        if order > self.max_order || mt == Migratetype::Cma {
             return Err(Error::Invalid);
         }
         let page = if order > self.blocks.order() {
@@ -233,17 +242,15 @@ impl Economy {
                     _ => None,
                 })
         };
-        let Some(page) = page else {
+        page.ok_or_else(|| {
             self.stats.inc(cpu, Event::AllocFailed);
-            return Err(Error::NoMemory);
-        };
-        self.stats.alloc(cpu, mt, order);
-        Ok(page)
+            Error::NoMemory
+        })
     }
 
     #[inline(never)]
     fn free_slow(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Result<()> {
-        if order > self.max_order()
+        if order > self.max_order
             || !page.is_aligned(order)
             || page.0 >> self.blocks.order().get() >= self.blocks.nr_blocks()
         {
@@ -509,6 +516,26 @@ impl PageAllocator for Economy {
         self.free_slow(cpu, page, order)
     }
 
+    fn alloc_bulk(&self, cpu: CpuIdx, mt: Migratetype, ctx: Context, out: &mut [PageIdx]) -> usize {
+        self.bulk_alloc(cpu, mt, ctx, out)
+    }
+
+    fn free_bulk(&self, cpu: CpuIdx, pages: &mut [PageIdx], ctx: Context) -> Result<()> {
+        self.bulk_free(cpu, pages, ctx)
+    }
+
+    fn alloc_contig(&self, cpu: CpuIdx, nr: u32, mt: Migratetype, ctx: Context) -> Result<PageIdx> {
+        self.contig_alloc(cpu, nr, mt, ctx)
+    }
+
+    fn free_contig(&self, cpu: CpuIdx, first: PageIdx, nr: u32, _ctx: Context) -> Result<()> {
+        self.contig_free(cpu, first, nr)
+    }
+
+    fn page_of_run(&self, first: PageIdx, nr: u32) -> PageIdx {
+        first.offset(nr)
+    }
+
     fn drain(&self, cpu: CpuIdx, target: CpuIdx) {
         if target == cpu {
             self.enter_waiting(cpu).flush();
@@ -519,8 +546,7 @@ impl PageAllocator for Economy {
     }
 
     fn max_order(&self) -> Order {
-        let group = self.blocks.order().get() + GROUP_ORDER.get();
-        Order::new(group.min(TOP_ORDER))
+        self.max_order
     }
 
     fn stats(&self) -> &Stats {

@@ -68,6 +68,26 @@ pub(super) fn run_words(start: u32, order: Order) -> impl Iterator<Item = (usize
     (first..first + nr_words).map(move |w| (w, mask))
 }
 
+/// The words that `nr` units from `start` on touch, each with the mask of its part of them.
+pub(super) fn span_words(start: u32, nr: u32) -> impl Iterator<Item = (usize, u64)> {
+    let end = start + nr;
+    (start >> WORD_ORDER..end.div_ceil(64)).map(move |w| {
+        let first = start.max(w << WORD_ORDER) % 64;
+        let len = end.min((w + 1) << WORD_ORDER) - ((w << WORD_ORDER) + first);
+        (w as usize, (!0 >> (64 - len)) << first)
+    })
+}
+
+/// The lowest `nr` set bits of a word.
+#[inline]
+pub(super) fn lowest_bits(word: u64, nr: u32) -> u64 {
+    if word.count_ones() <= nr {
+        return word;
+    }
+    let rest = (0..nr).fold(word, |rest, _| rest & (rest - 1));
+    word & !rest
+}
+
 #[cfg(any(test, CONFIG_KUNIT))]
 #[cfg_attr(MODULE, crate::mm::platform::kunit_tests(pcpb_bits))]
 mod tests {
@@ -111,5 +131,17 @@ mod tests {
         let order = Order::new;
         assert!(run_words(64 + 2, order(1)).eq([(1, 0b1100)]));
         assert!(run_words(128, order(7)).eq([(2, !0), (3, !0)]));
+        assert!(span_words(62, 4).eq([(0, 3 << 62), (1, 3)]));
+        assert!(span_words(64, 64).eq([(1, !0)]));
+        assert!(span_words(65, 1).eq([(1, 2)]));
+        assert!(span_words(0, 129).eq([(0, !0), (1, !0), (2, 1)]));
+    }
+
+    #[test]
+    fn the_lowest_bits_are_the_lowest() {
+        assert_eq!(lowest_bits(0b1011_0000, 2), 0b0011_0000);
+        assert_eq!(lowest_bits(0b1011_0000, 3), 0b1011_0000);
+        assert_eq!(lowest_bits(!0, 64), !0);
+        assert_eq!(lowest_bits(!0, 1), 1);
     }
 }

@@ -15,7 +15,7 @@
 //!
 //! A page is free if its local or its remote bit is set, never both.
 
-use super::bits::{find_run, run_mask, run_words, WORD_ORDER};
+use super::bits::{find_run, lowest_bits, run_mask, run_words, span_words, WORD_ORDER};
 use crate::mm::{
     platform::{Array, AtomicU32, AtomicU64},
     types::{BlockIdx, Migratetype, Order, PageIdx, Result},
@@ -236,6 +236,16 @@ impl Blocks {
         self.private[block.idx()].nr_free.store(self.order.pages());
     }
 
+    /// Clears the local bits of a block that was given out whole: its pages are free one by one from
+    /// now on. Before its tag names a set.
+    pub(super) fn empty(&self, block: BlockIdx) {
+        let first = self.first_word(block);
+        for word in &self.local[first..first + self.words_per_block()] {
+            word.store(0);
+        }
+        self.private[block.idx()].nr_free.store(0);
+    }
+
     /// Number of local bits that are set. Out of date while the block is current: that spares the
     /// allocation path a store; [`Blocks::recount`] mends it.
     #[inline]
@@ -281,6 +291,57 @@ impl Blocks {
         }
         word.store(bits & (bits - 1));
         Some(PageIdx((w << WORD_ORDER) + bits.trailing_zeros()))
+    }
+
+    /// Takes up to `max` pages of word `w` of all words, lowest first; returns their bits, and 0 if there
+    /// is no such word. Does not count.
+    #[inline]
+    pub(super) fn take_pages(&self, w: u32, max: u32) -> u64 {
+        let Some(word) = self.local.get(w as usize) else {
+            return 0;
+        };
+        let bits = word.load();
+        let taken = lowest_bits(bits, max);
+        word.store(bits & !taken);
+        taken
+    }
+
+    /// The block that word `w` of all words belongs to.
+    #[inline]
+    pub(super) fn block_of_word(&self, w: u32) -> BlockIdx {
+        BlockIdx(w >> (self.order.get() - WORD_ORDER))
+    }
+
+    /// Whether any page of word `w` of all words in `mask` is free, locally or remotely.
+    #[inline]
+    pub(super) fn any_free(&self, w: u32, mask: u64) -> bool {
+        (self.local[w as usize].load() | self.remote[w as usize].load()) & mask != 0
+    }
+
+    /// Sets the local bits of pages of word `w` of all words, none of which is set. By the holder of the
+    /// set. Returns how many local bits of the block are set now.
+    #[inline]
+    pub(super) fn put_pages(&self, w: u32, mask: u64) -> u32 {
+        let word = &self.local[w as usize];
+        word.store(word.load() | mask);
+        let nr_free = &self.private[self.block_of_word(w).idx()].nr_free;
+        let now = nr_free.load().wrapping_add(mask.count_ones());
+        nr_free.store(now);
+        now
+    }
+
+    /// Sets the remote bits of pages of word `w` of all words. From anywhere. Returns those that were
+    /// set already.
+    #[inline]
+    #[must_use]
+    pub(super) fn put_remote_pages(&self, w: u32, mask: u64) -> u64 {
+        self.remote[w as usize].or(mask) & mask
+    }
+
+    /// The words, of all words, that a run touches, each with the mask of its part of the run.
+    pub(super) fn words_of(first: PageIdx, nr: u32) -> impl Iterator<Item = (u32, u64)> {
+        // CAST: a word for 64 pages, whose indexes fit 32 bits.
+        span_words(first.0, nr).map(|(w, mask)| (w as u32, mask))
     }
 
     /// Sets the local bit of a page; false if it is set already. Does not count.

@@ -23,6 +23,7 @@
 //! * [`set`]: the blocks of one CPU; who may be inside, and how without an atomic operation
 //! * [`zone`]: whole free blocks
 //! * [`allocator`]: which of them serves a request, and stealing when a CPU has run dry
+//! * [`batch`]: arrays of pages and runs of any length, a word of the bitmaps at a time
 //! * [`check`] recounts everything
 //!
 //! # Contexts
@@ -66,6 +67,7 @@ mod zone;
 mod set;
 
 mod allocator;
+mod batch;
 mod check;
 
 use self::{blocks::Blocks, pending::Pending, set::Set, zone::Zone};
@@ -73,7 +75,7 @@ use super::{
     lock::CountedLocks,
     platform::{Array, AtomicU64, CachePadded},
     stats::Stats,
-    types::PageIdx,
+    types::{Order, PageIdx},
 };
 
 /// A zone under policy `economy`.
@@ -88,6 +90,8 @@ pub struct Economy {
     /// First page index of each range.
     range_bases: Array<PageIdx>,
     managed_pages: u64,
+    /// Largest order served: runs never reach from one range into the next.
+    max_order: Order,
     /// Blocks of the first refill after a drain.
     batch: u32,
     /// Most whole blocks that a set keeps.

@@ -92,6 +92,21 @@ impl Pending {
         true
     }
 
+    /// Frees pages of word `w` of all words, in a block of set `owner`, as [`Pending::free`] does.
+    /// Returns the bits of those that were freed remotely before.
+    #[inline]
+    #[must_use]
+    pub(super) fn free_pages(&self, blocks: &Blocks, owner: u32, w: u32, mask: u64) -> u64 {
+        let twice = blocks.put_remote_pages(w, mask);
+        // ORDERING: F1 before F2.
+        mb_after_atomic();
+        let block = blocks.block_of_word(w);
+        if blocks.pending(block).load() == 0 {
+            self.make_pending(blocks, block, owner);
+        }
+        twice
+    }
+
     /// Pushes a block on the stack of `owner`, unless it is pending.
     #[cold]
     #[inline(never)]

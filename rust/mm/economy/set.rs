@@ -335,14 +335,47 @@ impl Held<'_> {
             if let Some(page) = self.set.take_current(self.blocks(), mt) {
                 return Some(page);
             }
-            if self.advance(mt) {
-                continue;
-            }
-            self.absorb();
-            // Remote frees may have come into the current block just now.
-            if !self.advance(mt) && !self.next_current(mt) {
+            if !self.next_word(mt) {
                 return None;
             }
+        }
+    }
+
+    /// Fills `out` with pages from its start, a word of a bitmap at a time, and returns how many there
+    /// were.
+    pub(super) fn alloc_pages(&self, mt: Migratetype, out: &mut [PageIdx]) -> usize {
+        let mut filled = 0;
+        while filled < out.len() {
+            let w = self.set.word[mt.idx()].load();
+            // CAST: more than a word does not matter.
+            let max = (out.len() - filled).min(64) as u32;
+            let taken = self.blocks().take_pages(w, max);
+            let first = PageIdx(w.wrapping_shl(6));
+            if taken == !0 {
+                for (page, nr) in out[filled..filled + 64].iter_mut().zip(0..) {
+                    *page = first.offset(nr);
+                }
+            } else if taken != 0 {
+                let mut bits = taken;
+                for page in &mut out[filled..filled + taken.count_ones() as usize] {
+                    *page = first.offset(bits.trailing_zeros());
+                    bits &= bits.wrapping_sub(1);
+                }
+            } else if !self.next_word(mt) {
+                break;
+            }
+            filled += taken.count_ones() as usize;
+        }
+        filled
+    }
+
+    /// Goes on to a word with a free page when the present one has none: in the current block, else in
+    /// another one. False if there is none to be had.
+    fn next_word(&self, mt: Migratetype) -> bool {
+        self.advance(mt) || {
+            self.absorb();
+            // Remote frees may have come into the current block just now.
+            self.advance(mt) || self.next_current(mt)
         }
     }
 
@@ -577,12 +610,25 @@ impl Held<'_> {
         let Some(now) = self.blocks().put_run(block, bit, order) else {
             return false;
         };
+        self.settle(block, now);
+        true
+    }
+
+    /// Frees pages of word `w` of all words, in a block of this set. None of them is free.
+    #[inline]
+    pub(super) fn free_pages(&self, w: u32, mask: u64) {
+        let now = self.blocks().put_pages(w, mask);
+        self.settle(self.blocks().block_of_word(w), now);
+    }
+
+    /// Puts a block, which has `now` free pages after a free, where it belongs.
+    #[inline]
+    fn settle(&self, block: BlockIdx, now: u32) {
         let place = self.blocks().get(block).place.load();
         if place != PLACE_CURRENT && place != place_for(self.blocks(), now) {
             self.relist(block);
             self.drain_excess();
         }
-        true
     }
 
     /// Whether a block belongs to this set.

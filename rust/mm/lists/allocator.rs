@@ -18,7 +18,7 @@ use super::{
     free_area::End,
     page_map::{Mergeable, State},
     pcp::{Limits, Pcp, COSTLY_ORDER},
-    remote::Remote,
+    remote::{Chain, Remote},
     zone::{Ladder, Zone},
 };
 use crate::mm::{
@@ -55,13 +55,13 @@ pub struct ListAllocator {
 }
 
 /// Where a free has to go.
-enum Route {
+pub(super) enum Route {
     /// To the zone: no set takes chunks of this order.
     Zone,
-    /// To the set of this CPU, which owns the block.
-    Home(CpuIdx),
-    /// To the set of the freeing CPU, for batching only.
-    Local,
+    /// To the set of this CPU: its owner, or the freeing CPU, for batching only.
+    Set(CpuIdx, Mergeable),
+    /// To the remote list of this CPU, its owner.
+    Remote(CpuIdx),
 }
 
 /// Blocks that the index space of a zone needs for a range, so that the next one starts aligned.
@@ -157,7 +157,12 @@ impl ListAllocator {
         }
     }
 
-    fn take_from_set(&self, pcp: &mut Pcp, order: Order, mt: Migratetype) -> Option<PageIdx> {
+    pub(super) fn take_from_set(
+        &self,
+        pcp: &mut Pcp,
+        order: Order,
+        mt: Migratetype,
+    ) -> Option<PageIdx> {
         match self.policy {
             ListPolicy::Pcp => pcp.take_exact(&self.zone.pages, order, mt),
             ListPolicy::Owner | ListPolicy::Split => pcp.take_split(&self.zone.pages, order, mt),
@@ -194,21 +199,43 @@ impl ListAllocator {
         Some(page)
     }
 
-    /// Last resort of an allocation: gives the sets back to the zone one after the other, this
-    /// CPU's first, then upwards from it, and stops as soon as the request is served. CPUs that
-    /// have nothing are left alone after a look.
-    fn alloc_after_targeted_drain(
+    /// A chunk from the calling CPU's set, from the zone, or after a targeted drain; in no state yet.
+    #[inline]
+    pub(super) fn alloc_chunk(
         &self,
         cpu: CpuIdx,
         order: Order,
         mt: Migratetype,
+        ctx: Context,
+    ) -> Option<PageIdx> {
+        let from_set = match self.is_set_order(order) {
+            true => self.alloc_from_set(cpu, order, mt),
+            false => None,
+        };
+        from_set
+            .or_else(|| self.alloc_from_zone(cpu, order, mt))
+            .or_else(|| match ctx {
+                Context::Task => {
+                    self.after_targeted_drain(cpu, || self.alloc_from_zone(cpu, order, mt))
+                }
+                _ => None,
+            })
+    }
+
+    /// Last resort of an allocation: gives the sets back to the zone one after the other, this
+    /// CPU's first, then upwards from it, and stops as soon as the request is served. CPUs that
+    /// have nothing are left alone after a look.
+    pub(super) fn after_targeted_drain(
+        &self,
+        cpu: CpuIdx,
+        alloc: impl Fn() -> Option<PageIdx>,
     ) -> Option<PageIdx> {
         let nr_cpus = self.sets.count();
         for i in 0..nr_cpus {
             let target = (cpu.idx() + i) % nr_cpus;
             if self.drain_set(cpu, target) {
                 self.stats.inc(cpu, Event::TargetedDrain);
-                if let Some(page) = self.alloc_from_zone(cpu, order, mt) {
+                if let Some(page) = alloc() {
                     return Some(page);
                 }
             }
@@ -227,34 +254,49 @@ impl ListAllocator {
         true
     }
 
-    fn route(&self, page: PageIdx, order: Order) -> Route {
+    #[inline]
+    pub(super) fn route(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Route {
         if !self.is_set_order(order) {
             return Route::Zone;
         }
         match self.zone.blocks.owner(page) {
             // The owner is stable here: it changes only while the whole block is free, and the
             // caller still holds a page of it. Under `pcp` no block has one.
-            Some(owner) => Route::Home(owner),
-            None => Route::Local,
+            Some(owner) if self.policy == ListPolicy::Split && owner != cpu => Route::Remote(owner),
+            Some(owner) => Route::Set(owner, Mergeable::Yes),
+            None => Route::Set(cpu, Mergeable::No),
         }
     }
 
     /// The lock of the set that a free goes to; `None` if the free should go to the zone instead.
     #[inline]
-    fn lock_for_free(&self, set: CpuIdx, ctx: Context) -> Option<CountedGuard<'_, Pcp>> {
-        match (self.policy, ctx) {
+    pub(super) fn lock_for_free(
+        &self,
+        cpu: CpuIdx,
+        set: CpuIdx,
+        ctx: Context,
+    ) -> Option<CountedGuard<'_, Pcp>> {
+        let pcp = match (self.policy, ctx) {
             (ListPolicy::Pcp | ListPolicy::Split, _) => self.sets.try_lock(set.idx(), Irq::Keep),
             (ListPolicy::Owner, Context::Task) => Some(self.sets.lock(set.idx(), Irq::Save)),
             // The interrupted code may hold this very lock.
             (ListPolicy::Owner, _) => self.sets.try_lock(set.idx(), Irq::Save),
+        };
+        if pcp.is_none() {
+            self.stats.inc(cpu, Event::PcpLockBusyFree);
+        } else if self.remotes[set.idx()].is_dead() {
+            self.stats.inc(cpu, Event::DeadFree);
+            return None;
         }
+        pcp
     }
 
-    fn free_to_set(
+    /// Frees a chunk to set `set`, whose lock is held.
+    #[inline]
+    pub(super) fn free_to_set(
         &self,
-        cpu: CpuIdx,
-        set: CpuIdx,
-        mut pcp: CountedGuard<'_, Pcp>,
+        (cpu, set): (CpuIdx, CpuIdx),
+        pcp: &mut Pcp,
         page: PageIdx,
         order: Order,
         mergeable: Mergeable,
@@ -265,23 +307,19 @@ impl ListAllocator {
         if set != cpu {
             self.stats.inc(cpu, Event::RemoteFree);
         }
-        self.absorb(cpu, set, &mut pcp);
+        self.absorb(cpu, set, pcp);
         let excess = pcp.note_free(order, self.zone.nr_free());
         if excess > 0 {
-            self.drain_excess(cpu, &mut pcp, excess, order);
+            self.drain_excess(cpu, pcp, excess, order);
         }
     }
 
-    /// Hands a chunk to the CPU that owns its block, without a lock.
-    fn free_remote(&self, cpu: CpuIdx, owner: CpuIdx, page: PageIdx, order: Order) {
+    /// Hands chunks to the CPU that owns their block, without a lock. `nr` of them.
+    pub(super) fn free_remote(&self, cpu: CpuIdx, owner: CpuIdx, chain: Chain, nr: u64) {
+        self.stats.add(cpu, Event::RemoteFree, nr);
         let remote = &self.remotes[owner.idx()];
-        if remote.is_dead() {
-            self.stats.inc(cpu, Event::DeadFree);
-            return self.free_to_zone(cpu, page, order);
-        }
-        self.stats.inc(cpu, Event::RemoteFree);
-        if remote.push(&self.zone.pages, page, order) {
-            // It died meanwhile and may not look here again.
+        if remote.push(&self.zone.pages, chain) {
+            // It died meanwhile, or before, and may not look here again.
             remote.take_all(&self.zone.pages, |page, order| {
                 self.stats.inc(cpu, Event::DeadFree);
                 self.free_to_zone(cpu, page, order);
@@ -307,7 +345,7 @@ impl ListAllocator {
         self.stats.add(cpu, Event::RemoteAbsorbed, absorbed);
     }
 
-    fn free_to_zone(&self, cpu: CpuIdx, page: PageIdx, order: Order) {
+    pub(super) fn free_to_zone(&self, cpu: CpuIdx, page: PageIdx, order: Order) {
         let mut zone = self.zone.lock(cpu, &self.stats);
         let mt = zone.migratetype(page);
         zone.free_chunk(page, order, mt, End::Head);
@@ -315,8 +353,26 @@ impl ListAllocator {
         self.stats.inc(cpu, Event::ZoneFree);
     }
 
+    /// Frees a chunk that has been taken out of use.
+    #[inline]
+    pub(super) fn put_chunk(&self, cpu: CpuIdx, page: PageIdx, order: Order, ctx: Context) {
+        let (set, mergeable) = match self.route(cpu, page, order) {
+            Route::Zone => return self.free_to_zone(cpu, page, order),
+            Route::Remote(owner) => {
+                let chain = Chain::of(&self.zone.pages, page, order);
+                return self.free_remote(cpu, owner, chain, 1);
+            }
+            Route::Set(set, mergeable) => (set, mergeable),
+        };
+        match self.lock_for_free(cpu, set, ctx) {
+            Some(mut pcp) => self.free_to_set((cpu, set), &mut pcp, page, order, mergeable),
+            None => self.free_to_zone(cpu, page, order),
+        }
+    }
+
     /// Checks that an allocated chunk of `order` starts at `page`.
-    fn check_free(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Result<()> {
+    #[inline]
+    pub(super) fn check_free(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Result<()> {
         if page.0 >= self.zone.pages.nr_pages() || order.get() > MAX_ORDER {
             return Err(Error::Invalid);
         }
@@ -372,17 +428,7 @@ impl PageAllocator for ListAllocator {
         if order.get() > MAX_ORDER || mt == Migratetype::Cma {
             return Err(Error::Invalid);
         }
-        let from_set = match self.is_set_order(order) {
-            true => self.alloc_from_set(cpu, order, mt),
-            false => None,
-        };
-        let page = from_set
-            .or_else(|| self.alloc_from_zone(cpu, order, mt))
-            .or_else(|| match ctx {
-                Context::Task => self.alloc_after_targeted_drain(cpu, order, mt),
-                _ => None,
-            });
-        let Some(page) = page else {
+        let Some(page) = self.alloc_chunk(cpu, order, mt, ctx) else {
             self.stats.inc(cpu, Event::AllocFailed);
             return Err(Error::NoMemory);
         };
@@ -397,33 +443,28 @@ impl PageAllocator for ListAllocator {
         self.zone.pages.set_state(page, State::Inner);
         self.stats
             .free(cpu, self.zone.blocks.migratetype(page), order);
-        let (set, mergeable) = match self.route(page, order) {
-            Route::Zone => {
-                self.free_to_zone(cpu, page, order);
-                return Ok(());
-            }
-            Route::Home(owner) if self.policy == ListPolicy::Split && owner != cpu => {
-                self.free_remote(cpu, owner, page, order);
-                return Ok(());
-            }
-            Route::Home(owner) => (owner, Mergeable::Yes),
-            Route::Local => (cpu, Mergeable::No),
-        };
-        match self.lock_for_free(set, ctx) {
-            Some(pcp) if !self.remotes[set.idx()].is_dead() => {
-                self.free_to_set(cpu, set, pcp, page, order, mergeable)
-            }
-            Some(pcp) => {
-                drop(pcp);
-                self.stats.inc(cpu, Event::DeadFree);
-                self.free_to_zone(cpu, page, order);
-            }
-            None => {
-                self.stats.inc(cpu, Event::PcpLockBusyFree);
-                self.free_to_zone(cpu, page, order);
-            }
-        }
+        self.put_chunk(cpu, page, order, ctx);
         Ok(())
+    }
+
+    fn alloc_bulk(&self, cpu: CpuIdx, mt: Migratetype, ctx: Context, out: &mut [PageIdx]) -> usize {
+        self.bulk_alloc(cpu, mt, ctx, out)
+    }
+
+    fn free_bulk(&self, cpu: CpuIdx, pages: &mut [PageIdx], ctx: Context) -> Result<()> {
+        self.bulk_free(cpu, pages, ctx)
+    }
+
+    fn alloc_contig(&self, cpu: CpuIdx, nr: u32, mt: Migratetype, ctx: Context) -> Result<PageIdx> {
+        self.contig_alloc(cpu, nr, mt, ctx)
+    }
+
+    fn free_contig(&self, cpu: CpuIdx, first: PageIdx, nr: u32, ctx: Context) -> Result<()> {
+        self.contig_free(cpu, first, nr, ctx)
+    }
+
+    fn page_of_run(&self, first: PageIdx, nr: u32) -> PageIdx {
+        first.offset(nr)
     }
 
     fn drain(&self, cpu: CpuIdx, target: CpuIdx) {

@@ -65,6 +65,7 @@ mod drain;
 mod refill;
 
 mod allocator;
+mod batch;
 mod check;
 
 pub use self::allocator::ListAllocator;

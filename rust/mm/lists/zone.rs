@@ -302,6 +302,45 @@ impl ZoneGuard<'_> {
         Some(page)
     }
 
+    /// Takes adjacent chunks of the largest order between `first` and `end`, which are aligned to it:
+    /// `nr` of them, for pages of type `mt`. Looks at one page of each, so it is bounded by the size of
+    /// the range.
+    pub(super) fn take_span(
+        &mut self,
+        first: PageIdx,
+        end: PageIdx,
+        nr: u32,
+        mt: Migratetype,
+    ) -> Option<PageIdx> {
+        let top = Order::new(MAX_ORDER);
+        let (mut start, mut found) = (first, 0);
+        let mut page = first;
+        while found < nr {
+            if page >= end {
+                return None;
+            }
+            match self.zone.pages.state(page) {
+                State::Zone(order, of)
+                    if order == top && (of != Migratetype::Cma || mt == Migratetype::Movable) =>
+                {
+                    found += 1;
+                }
+                _ => (start, found) = (page.offset(top.pages()), 0),
+            }
+            page = page.offset(top.pages());
+        }
+        for page in (0..nr).map(|i| start.offset(i * top.pages())) {
+            if let State::Zone(_, of) = self.zone.pages.state(page) {
+                self.remove(page, top, of);
+                if of != mt && of != Migratetype::Cma {
+                    self.set_block_type(self.zone.blocks.block_of(page), top, mt);
+                }
+            }
+        }
+        self.publish_nr_free();
+        Some(start)
+    }
+
     fn take_cma(&mut self, order: Order) -> Option<PageIdx> {
         let page = self.take_smallest(order, Migratetype::Cma)?;
         self.stats.inc(self.cpu, Event::CmaAlloc);
