@@ -23,6 +23,7 @@ use crate::{
     workload::spec::{
         Amount,
         FreeOrder,
+        How,
         Mobility,
         OrderRange,
         Spec,
@@ -44,7 +45,7 @@ const MAX_REPEAT: u64 = 1_000;
 /// Largest working set in pages. The zone bounds it further.
 const MAX_PAGES: u64 = u32::MAX as u64;
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "workload",
     "cpus",
     "free_cpus",
@@ -59,6 +60,7 @@ const KEYS: [&str; 14] = [
     "context",
     "repeat",
     "free",
+    "how",
 ];
 
 /// Reads `workload=W cpus=LIST [key=value ...]`. A key that would have no effect on the workload
@@ -79,9 +81,10 @@ pub fn parse_run(line: &str) -> core::result::Result<Spec, CommandError<'_>> {
     };
     let default = Spec::new(workload, cpus);
     refuse_useless(&pairs, workload)?;
+    let order = pairs.parse("order", default.order, read_orders)?;
     Ok(Spec {
+        order,
         free_cpus: pairs.parse("free_cpus", default.free_cpus, cpu_list)?,
-        order: pairs.parse("order", default.order, read_orders)?,
         mobility: pairs.parse("mt", default.mobility, read_mobility)?,
         amount: read_amount(&pairs, default.amount)?,
         pages: pairs.parse("pages", default.pages, |key, word| {
@@ -108,6 +111,9 @@ pub fn parse_run(line: &str) -> core::result::Result<Spec, CommandError<'_>> {
                 "lifo, fifo, shuffled",
             )
         })?,
+        how: pairs.parse("how", default.how, |key, word| {
+            read_how(key, word, workload, order)
+        })?,
         ..default
     })
 }
@@ -128,7 +134,12 @@ fn refuse_useless<'a>(pairs: &Pairs<'a, { KEYS.len() }>, workload: Workload) -> 
         (
             "free",
             !workload.has_phases(),
-            "only with workload=bulk, exit or hog",
+            "only with workload=bulk, exit, hog or contig",
+        ),
+        (
+            "how",
+            !workload.has_how(),
+            "only with workload=bulk, purge, fanout, exit or contig",
         ),
         (
             "ops",
@@ -158,10 +169,10 @@ fn named<'a, T>(
 
 fn read_workload(word: &str) -> Result<'_, Workload> {
     // Named by the interface, to come.
-    if matches!(word, "frag" | "contig" | "replay" | "mirror") {
+    if matches!(word, "frag" | "replay" | "mirror") {
         return bad("workload", word, Reason::NotOffered);
     }
-    let names = "pair, bulk, rand, purge, fanout, exit, hog, stress";
+    let names = "pair, bulk, rand, purge, fanout, exit, hog, contig, stress";
     named("workload", word, Workload::from_name(word), names)
 }
 
@@ -176,6 +187,22 @@ fn read_orders<'a>(key: &'static str, word: &'a str) -> Result<'a, OrderRange> {
         return bad(key, word, Reason::Conflict("the smaller order comes first"));
     }
     Ok(OrderRange { lo, hi })
+}
+
+fn read_how<'a>(
+    key: &'static str,
+    word: &'a str,
+    workload: Workload,
+    order: OrderRange,
+) -> Result<'a, How> {
+    let how = named(key, word, How::from_name(word), "single, array, range")?;
+    let why = match how {
+        _ if workload == Workload::Contig => return Ok(how),
+        How::Range => "only with workload=contig",
+        How::Array if order.hi != Order::ZERO => "arrays are of single pages: order=0",
+        _ => return Ok(how),
+    };
+    bad(key, word, Reason::Conflict(why))
 }
 
 fn read_mobility<'a>(key: &'static str, word: &'a str) -> Result<'a, Mobility> {
@@ -226,6 +253,9 @@ impl fmt::Display for Spec {
         write!(f, " context=task repeat={}", self.repeat)?;
         if self.workload.has_phases() {
             write!(f, " free={}", self.free.name())?;
+        }
+        if self.workload.has_how() {
+            write!(f, " how={}", self.how.name())?;
         }
         Ok(())
     }

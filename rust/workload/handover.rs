@@ -105,6 +105,19 @@ where
         if nr == 0 {
             break Filled::ShareDone;
         }
+        if worker.uses_arrays() {
+            let got = worker.alloc_array(nr, |chunk| {
+                rings.stage::<A::Page, M>(ring, staged, chunk);
+                staged += 1;
+            });
+            if got < nr {
+                // The one after them was tried, the others were not.
+                worker.tally.failures += 1;
+                worker.put_back(nr - got - 1);
+                break Filled::Starved;
+            }
+            continue;
+        }
         for tried in 1..=nr {
             let Some(chunk) = worker.alloc() else {
                 worker.put_back(nr - tried);
@@ -136,12 +149,12 @@ where
     M: Machine<A::Page>,
 {
     let rings = worker.plan.rings();
-    (0..rings.topology.nr_in(to))
-        .map(|i| {
-            let ring = rings.topology.inward(to, i);
-            rings.pop::<A::Page, M>(ring, |chunk| worker.free(chunk))
-        })
-        .sum()
+    let inward = (0..rings.topology.nr_in(to)).map(|i| rings.topology.inward(to, i));
+    let freed = inward
+        .map(|ring| rings.pop::<A::Page, M>(ring, |chunk| worker.put(chunk)))
+        .sum();
+    worker.flush();
+    freed
 }
 
 /// Frees until nothing more comes.

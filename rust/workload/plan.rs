@@ -31,11 +31,15 @@ use super::{
     },
     spec::{
         Amount,
+        How,
         Spec,
         Workload, //
     },
     stress::Hand,
-    worker::Worker,
+    worker::{
+        Worker,
+        STRETCH, //
+    },
     Machine, //
 };
 use crate::mm::{
@@ -46,7 +50,8 @@ use crate::mm::{
     },
     types::{
         CpuIdx,
-        Order, //
+        Order,
+        TOP_ORDER, //
     },
     PageAllocator, //
 };
@@ -149,7 +154,12 @@ impl Plan {
     ///
     /// What the zone cannot serve, or `NoMemory`.
     pub fn new(spec: &Spec, zone: &ZoneFacts) -> Result<Plan, PlanError> {
-        if spec.order.hi > zone.max_order {
+        let max_order = match spec.workload {
+            // Beyond the largest chunk is what it is for; whether there is a run shows.
+            Workload::Contig => Order::new(TOP_ORDER),
+            _ => zone.max_order,
+        };
+        if spec.order.hi > max_order {
             return Err(PlanError::Order(zone.max_order));
         }
         let zone_pages = zone.pages.min(u64::from(u32::MAX));
@@ -178,7 +188,7 @@ impl Plan {
         let same_order = spec.order.lo == spec.order.hi;
         let alike = (same_order && !spec.verify).then_some(spec.order.lo);
         let segments = match spec.workload {
-            Workload::Bulk | Workload::Exit => nr * segments_of(set_chunks),
+            Workload::Bulk | Workload::Exit | Workload::Contig => nr * segments_of(set_chunks),
             // Each CPU may leave its last segment nearly empty.
             Workload::Hog => nr + segments_of(zone_pages >> spec.order.lo.get()),
             _ => 0,
@@ -228,12 +238,13 @@ impl Plan {
         A: PageAllocator,
         M: Machine<A::Page>,
     {
-        let mut tools = Tools::new(self).unwrap_or_else(|_| {
+        let made = Tools::new(self).and_then(|tools| Ok((tools, self.array::<A, M>()?)));
+        let (mut tools, array) = made.unwrap_or_else(|_| {
             // The others learn of it at the barrier.
             self.no_memory.store(1);
-            Tools::Nothing
+            (Tools::Nothing, None)
         });
-        let mut worker = Worker::new(self, worker, zone, machine);
+        let mut worker = Worker::new(self, worker, zone, machine, array);
         let mut passes = Passes::default();
         for repetition in 0..self.spec.repeat {
             worker.reseed(repetition);
@@ -261,6 +272,18 @@ impl Plan {
                 return;
             }
         }
+    }
+
+    /// Room for the pages of a bulk call, where there are such calls.
+    fn array<A, M>(&self) -> mm::types::Result<Option<Array<A::Page>>>
+    where
+        A: PageAllocator,
+        M: Machine<A::Page>,
+    {
+        if self.spec.how != How::Array {
+            return Ok(None);
+        }
+        Array::new(STRETCH as usize, |_| M::from_bits(0)).map(Some)
     }
 
     /// Sends home the workers that have been started, because not all can be. Only while at least
@@ -416,7 +439,7 @@ fn segments_of(chunks: u64) -> usize {
     chunks.div_ceil(SEGMENT as u64) as usize
 }
 
-/// What a worker has for itself, by workload. `contig` and `frag` will have theirs here.
+/// What a worker has for itself, by workload. `frag` will have its own here.
 enum Tools<P> {
     Nothing,
     Pair,
@@ -434,7 +457,7 @@ impl<P: Copy> Tools<P> {
         Ok(match plan.spec.workload {
             Workload::Pair => Tools::Pair,
             Workload::Purge | Workload::Fanout => Tools::HandOver,
-            Workload::Bulk => Tools::Bulk(Set::new(chunks)?),
+            Workload::Bulk | Workload::Contig => Tools::Bulk(Set::new(chunks)?),
             Workload::Exit => Tools::Exit(Set::new(chunks)?),
             Workload::Hog => Tools::Hog(Set::new(plan.pool.segments() * SEGMENT)?),
             Workload::Rand => Tools::Rand(Slots::new(chunks)?),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Workloads that build a set and free it: `bulk`, each CPU at its own pace; `exit` and `hog`,
-//! where all begin to free at the same moment. Allocating and freeing are timed apart.
+//! Workloads that build a set and free it: `bulk` and `contig`, each CPU at its own pace; `exit` and
+//! `hog`, where all begin to free at the same moment. Allocating and freeing are timed apart.
 
 use super::{
     barrier::Passes,
@@ -90,12 +90,21 @@ fn build<A: PageAllocator, M: Machine<A::Page>>(worker: &mut Worker<'_, A, M>, s
             break;
         }
         left -= nr;
+        // The pool has room for the full sets of all workers.
+        if worker.uses_arrays() {
+            let got = worker.alloc_array(nr, |chunk| {
+                let room = set.reserve(pool);
+                debug_assert!(room);
+                set.push::<A::Page, M>(pool, chunk);
+            });
+            worker.tally.failures += nr - got;
+            continue;
+        }
         for _ in 0..nr {
-            // The pool has room for the full sets of all workers.
             if !set.reserve(pool) {
                 break;
             }
-            if let Some(chunk) = worker.alloc() {
+            if let Some(chunk) = worker.get() {
                 set.push::<A::Page, M>(pool, chunk);
             }
         }
@@ -146,8 +155,8 @@ fn free_each<A: PageAllocator, M: Machine<A::Page>>(
         worker.breathe();
         for _ in 0..STRETCH {
             match places.next() {
-                Some(i) => worker.free(set.get::<A::Page, M>(pool, i)),
-                None => return,
+                Some(i) => worker.put(set.get::<A::Page, M>(pool, i)),
+                None => return worker.flush(),
             }
         }
     }

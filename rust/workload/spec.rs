@@ -52,6 +52,8 @@ named! {
         Exit => "exit",
         /// All CPUs allocate to exhaustion, then all free.
         Hog => "hog",
+        /// Allocate runs of pages, then free them all.
+        Contig => "contig",
         /// All of it at random.
         Stress => "stress",
     }
@@ -78,6 +80,18 @@ named! {
         Fifo => "fifo",
         /// A fixed pseudo-random order.
         Shuffled => "shuffled",
+    }
+}
+
+named! {
+    /// How pages are allocated and freed. Compare single with single and batch with batch.
+    How {
+        /// Chunk by chunk.
+        Single => "single",
+        /// Single pages, in calls of up to 512.
+        Array => "array",
+        /// Runs of pages as a whole.
+        Range => "range",
     }
 }
 
@@ -155,26 +169,33 @@ pub struct Spec {
     pub repeat: u32,
     /// Order in which sets are freed.
     pub free: FreeOrder,
+    /// How pages are allocated and freed.
+    pub how: How,
 }
 
 impl Spec {
     /// A run of `workload` on `cpus` with everything else as it is by default.
     pub fn new(workload: Workload, cpus: CpuSet) -> Spec {
         let stress = workload == Workload::Stress;
+        let nine = Order::new(9);
         Spec {
             workload,
             cpus,
             free_cpus: CpuSet::EMPTY,
-            order: OrderRange {
-                lo: Order::ZERO,
-                hi: if stress { Order::new(9) } else { Order::ZERO },
+            order: match workload {
+                Workload::Stress => OrderRange {
+                    lo: Order::ZERO,
+                    hi: nine,
+                },
+                Workload::Contig => OrderRange::one(nine),
+                _ => OrderRange::one(Order::ZERO),
             },
             mobility: match workload {
                 Workload::Stress => Mobility::Mixed,
                 _ => Mobility::One(Migratetype::Movable),
             },
             amount: match workload {
-                Workload::Bulk | Workload::Exit | Workload::Hog => Amount::Round,
+                _ if workload.has_phases() => Amount::Round,
                 _ => Amount::Ops(1_000_000),
             },
             pages: None,
@@ -184,6 +205,10 @@ impl Spec {
             context: Context::Task,
             repeat: 1,
             free: FreeOrder::Lifo,
+            how: match workload {
+                Workload::Contig => How::Range,
+                _ => How::Single,
+            },
         }
     }
 
@@ -236,6 +261,17 @@ impl Workload {
 
     /// Whether allocating and freeing are phases apart, timed each (`free=`).
     pub const fn has_phases(self) -> bool {
-        matches!(self, Workload::Bulk | Workload::Exit | Workload::Hog)
+        matches!(
+            self,
+            Workload::Bulk | Workload::Exit | Workload::Hog | Workload::Contig
+        )
+    }
+
+    /// Whether it can be said how pages are allocated and freed (`how=`).
+    pub const fn has_how(self) -> bool {
+        matches!(
+            self,
+            Workload::Bulk | Workload::Exit | Workload::Purge | Workload::Fanout | Workload::Contig
+        )
     }
 }

@@ -13,19 +13,23 @@ use super::{
     rng::Rng,
     spec::{
         Amount,
+        How,
         Mobility,
         OrderRange,
-        Touch, //
+        Touch,
+        Workload, //
     },
     Machine,
     PAGE_WORDS, //
 };
 use crate::mm::{
+    platform::Array,
     types::{
         Context,
         CpuIdx,
         Migratetype,
-        Order, //
+        Order,
+        Result, //
     },
     PageAllocator, //
 };
@@ -152,6 +156,13 @@ pub(super) struct Worker<'a, A: PageAllocator, M> {
     verify: bool,
     /// Whether pages are written to at all.
     marking: bool,
+    /// Room for the pages of a bulk call; none where there are no such calls.
+    array: Option<Array<A::Page>>,
+    /// How many pages of it wait to be freed.
+    waiting: usize,
+    how: How,
+    /// Whether chunks are runs of single pages.
+    runs: bool,
     /// Chunks allocated by this worker since the run began.
     sequence: u64,
     pub(super) tally: Tally,
@@ -163,9 +174,19 @@ pub(super) struct Worker<'a, A: PageAllocator, M> {
 }
 
 impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
-    pub(super) fn new(plan: &'a Plan, nr: usize, zone: &'a A, machine: &'a M) -> Self {
+    pub(super) fn new(
+        plan: &'a Plan,
+        nr: usize,
+        zone: &'a A,
+        machine: &'a M,
+        array: Option<Array<A::Page>>,
+    ) -> Self {
         let spec = plan.spec();
         Worker {
+            array,
+            waiting: 0,
+            how: spec.how,
+            runs: spec.workload == Workload::Contig,
             plan,
             zone,
             machine,
@@ -212,7 +233,24 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     #[inline]
     pub(super) fn alloc(&mut self) -> Option<Chunk<A::Page>> {
         let (order, mt) = self.requests.next();
-        let Ok(page) = self.zone.alloc(self.cpu, order, mt, self.context) else {
+        let page = self.zone.alloc(self.cpu, order, mt, self.context);
+        self.got(page, order)
+    }
+
+    /// Allocates the next chunk, as a run of pages if that is the manner of the run.
+    #[inline]
+    pub(super) fn get(&mut self) -> Option<Chunk<A::Page>> {
+        if !self.runs {
+            return self.alloc();
+        }
+        let (order, mt) = self.requests.next();
+        let page = (self.zone).alloc_contig(self.cpu, order.pages(), mt, self.context);
+        self.got(page, order)
+    }
+
+    #[inline]
+    fn got(&mut self, page: Result<A::Page>, order: Order) -> Option<Chunk<A::Page>> {
+        let Ok(page) = page else {
             self.tally.failures += 1;
             return None;
         };
@@ -227,6 +265,39 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
         Some(chunk)
     }
 
+    /// Whether chunks are single pages, allocated and freed in calls of many.
+    #[inline]
+    pub(super) fn uses_arrays(&self) -> bool {
+        !self.runs && self.how == How::Array
+    }
+
+    /// Allocates `nr` pages, at most a [`STRETCH`], in one call, and hands them over as chunks; returns how
+    /// many there were. That there are fewer is for the caller to count.
+    pub(super) fn alloc_array(&mut self, nr: u64, mut each: impl FnMut(Chunk<A::Page>)) -> u64 {
+        let mt = self.requests.next_type();
+        let got = match &mut self.array {
+            Some(array) => {
+                let out = &mut array[..nr as usize];
+                self.zone.alloc_bulk(self.cpu, mt, self.context, out)
+            }
+            None => 0,
+        };
+        let first = self.sequence;
+        self.sequence += got as u64;
+        self.tally.ops += got as u64;
+        self.tally.pages += got as u64;
+        let pages = self.array.as_deref().unwrap_or_default();
+        for (&page, sequence) in pages[..got].iter().zip(first..) {
+            let tag = Tag::new(self.nr, sequence, Order::ZERO);
+            let chunk = Chunk { page, tag };
+            if self.marking {
+                self.mark(chunk);
+            }
+            each(chunk);
+        }
+        got as u64
+    }
+
     /// Checks a chunk, whoever allocated it, and frees it.
     #[inline]
     pub(super) fn free(&mut self, chunk: Chunk<A::Page>) {
@@ -237,6 +308,63 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
         let freed = self.zone.free(self.cpu, page, tag.order(), self.context);
         self.wrongs.frees += u64::from(freed.is_err());
         self.tally.frees += 1;
+    }
+
+    /// Checks a chunk and frees it in the manner of the run, now or with the next [`Worker::flush`].
+    #[inline]
+    pub(super) fn put(&mut self, chunk: Chunk<A::Page>) {
+        if !self.runs && self.how == How::Single {
+            return self.free(chunk);
+        }
+        if self.verify {
+            self.check(chunk);
+        }
+        let Chunk { page, tag } = chunk;
+        self.tally.frees += 1;
+        if !self.runs {
+            return self.put_later(page);
+        }
+        let nr = tag.order().pages();
+        match self.how {
+            How::Range => {
+                let freed = self.zone.free_contig(self.cpu, page, nr, self.context);
+                self.wrongs.frees += u64::from(freed.is_err());
+            }
+            How::Array => {
+                for i in 0..nr {
+                    self.put_later(self.zone.page_of_run(page, i));
+                }
+            }
+            How::Single => {
+                for page in (0..nr).map(|i| self.zone.page_of_run(page, i)) {
+                    let freed = self.zone.free(self.cpu, page, Order::ZERO, self.context);
+                    self.wrongs.frees += u64::from(freed.is_err());
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn put_later(&mut self, page: A::Page) {
+        let array = self.array.as_deref_mut().unwrap_or_default();
+        if let Some(place) = array.get_mut(self.waiting) {
+            *place = page;
+            self.waiting += 1;
+        }
+        if self.waiting == array.len() {
+            self.flush();
+        }
+    }
+
+    /// Frees what waits to be freed together.
+    #[inline]
+    pub(super) fn flush(&mut self) {
+        if let (Some(array), 1..) = (&mut self.array, self.waiting) {
+            let pages = &mut array[..self.waiting];
+            let freed = self.zone.free_bulk(self.cpu, pages, self.context);
+            self.wrongs.frees += u64::from(freed.is_err());
+            self.waiting = 0;
+        }
     }
 
     #[inline(never)]

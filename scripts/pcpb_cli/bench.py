@@ -23,7 +23,8 @@ from pcpb_cli.records import POLICIES
 from pcpb_cli.steps import PROJECT, SCRIPTS, Failed
 
 WORKLOADS = PROJECT / "samples" / "workloads"
-WORKLOAD_ORDER = ("pair", "bulk", "rand", "purge", "fanout", "exit", "hog", "stress")
+WORKLOAD_ORDER = ("pair", "bulk", "rand", "purge", "fanout", "exit", "hog", "contig",
+                  "stress")
 GUEST_SCRIPT = SCRIPTS / "bench-guest.sh"
 
 PAGE_BYTES = 4096
@@ -215,6 +216,8 @@ def _name(line):
     name = words["workload"]
     if words.get("order", "0") != "0" and name != "stress":
         name += f", order {words['order']}"
+    if "how" in words:
+        name += f", {words['how']}"
     if words.get("free", "lifo") != "lifo":
         name += f", {words['free']}"
     return name

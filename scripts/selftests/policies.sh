@@ -16,6 +16,7 @@ PAGES=65536
 expected_ops() {
 	case $1 in
 	bulk|exit)	echo $((2 * 16384)) ;;
+	contig)		echo $((2 * 16384 / 512)) ;;
 	hog)		echo $PAGES ;;
 	*)		echo $OPS ;;
 	esac
@@ -23,7 +24,7 @@ expected_ops() {
 
 amount() {
 	case $1 in
-	bulk|exit|hog)	;;
+	bulk|exit|hog|contig)	;;
 	*)		echo "ops=$OPS" ;;
 	esac
 }
@@ -50,7 +51,7 @@ serves() {
 		has t-a/result workload $2 policy $1 cpus 0-1 status ok \
 			ops $ops failures $failures alloc_failed $failures \
 			verify_errors 0 free_errors 0 double_free 0 bad_free 0 &&
-		balanced t-a && counted $2 && tabled && settled t-a && del t-a
+		balanced t-a && tabled && counted $2 && settled t-a && del t-a
 }
 
 # The counters of the policy know of as many allocations as the workload, or more
@@ -60,6 +61,8 @@ counted() {
 	rand|stress)	compare=-ge ;;
 	*)		compare=-eq ;;
 	esac
+	# The pages of a run are counted one by one.
+	[ "$1" = contig ] && ops=$((512 * ops))
 	holds "allocations by the counters" "$(sum t-a/result 'alloc_.*_order.*')" $compare $ops
 }
 
@@ -102,7 +105,7 @@ timed() {
 		holds "operations" "$(key t-a/result ops)" -gt 0 && settled t-a && del t-a
 }
 
-begin $((5 * 8 + 3 * 5 + 2)) cpus=2 mib=600
+begin $((5 * 9 + 3 * 5 + 2)) cpus=2 mib=600
 
 check "memory can be measured" remember_memory
 for policy in $ALL_POLICIES; do

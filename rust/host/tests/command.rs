@@ -9,7 +9,7 @@ use pcp_buddy::{
     mm::types::{Context, CpuIdx, Migratetype, Order},
     workload::{
         cpus::CpuSet,
-        spec::{Amount, FreeOrder, Mobility, OrderRange, Spec, Touch, Workload},
+        spec::{Amount, FreeOrder, How, Mobility, OrderRange, Spec, Touch, Workload},
     },
 };
 use proptest::prelude::*;
@@ -238,9 +238,15 @@ fn run_by_default() {
             context: Context::Task,
             repeat: 1,
             free: FreeOrder::Lifo,
+            how: How::Single,
         }
     );
     assert_eq!(run_spec("workload=bulk cpus=0").amount, Amount::Round);
+    let contig = run_spec("workload=contig cpus=0");
+    assert_eq!(
+        (contig.order, contig.how),
+        (OrderRange::one(Order::new(9)), How::Range)
+    );
     let stress = run_spec("workload=stress cpus=0");
     assert!(stress.verify && stress.mobility == Mobility::Mixed);
     assert!(!run_spec("workload=stress cpus=0 verify=0").verify);
@@ -271,6 +277,7 @@ fn run_with_everything() {
             context: Context::Task,
             repeat: 5,
             free: FreeOrder::Lifo,
+            how: How::Single,
         }
     );
     let spec = run_spec("workload=exit cpus=1 ms=250 free=shuffled mt=reclaimable order=10");
@@ -311,11 +318,11 @@ fn bad_runs_are_refused_in_words() {
             ("workload=pair cpus=0 cpus=1", "key 'cpus' given twice"),
             (
                 "workload=peer cpus=0",
-                "workload 'peer': none of pair, bulk, rand, purge, fanout, exit, hog, stress",
+                "workload 'peer': none of pair, bulk, rand, purge, fanout, exit, hog, contig, stress",
             ),
             (
-                "workload=contig cpus=0",
-                "workload 'contig': not offered by this version",
+                "workload=replay cpus=0",
+                "workload 'replay': not offered by this version",
             ),
             ("workload=pair cpus=", "cpus '': no CPU list such as 0-3,8"),
             (
@@ -409,7 +416,23 @@ fn bad_runs_are_refused_in_words() {
             ),
             (
                 "workload=purge cpus=0 free=lifo",
-                "free 'lifo': only with workload=bulk, exit or hog",
+                "free 'lifo': only with workload=bulk, exit, hog or contig",
+            ),
+            (
+                "workload=pair cpus=0 how=array",
+                "how 'array': only with workload=bulk, purge, fanout, exit or contig",
+            ),
+            (
+                "workload=bulk cpus=0 how=range",
+                "how 'range': only with workload=contig",
+            ),
+            (
+                "workload=bulk cpus=0 how=array order=0-1",
+                "how 'array': arrays are of single pages: order=0",
+            ),
+            (
+                "workload=contig cpus=0 how=all",
+                "how 'all': none of single, array, range",
             ),
             ("workload=bulk cpus=0 pages=0", "pages '0': at least 1"),
             (

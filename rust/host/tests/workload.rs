@@ -25,8 +25,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-const WORKLOADS: [&str; 8] = [
-    "pair", "bulk", "rand", "purge", "fanout", "exit", "hog", "stress",
+/// Workloads, in every manner that they have.
+const WORKLOADS: [&str; 15] = [
+    "pair",
+    "bulk",
+    "bulk how=array",
+    "rand",
+    "purge",
+    "purge how=array",
+    "fanout",
+    "fanout how=array",
+    "exit",
+    "exit how=array",
+    "hog",
+    "contig",
+    "contig how=array",
+    "contig how=single",
+    "stress",
 ];
 
 /// An allocator that is obviously right, panics on wrong use, and remembers what it was asked.
@@ -348,6 +363,14 @@ const CPUS: [&str; 3] = ["0", "0-1", "0,2,5-6"];
 /// Pages of a zone in which nothing here runs dry by accident.
 const ROOMY: usize = 1 << 14;
 
+/// The orders to ask for, if arrays, which are of single pages, do not stand against it.
+fn orders<'a>(workload: &str, wanted: &'a str) -> &'a str {
+    match workload.strip_prefix("contig") {
+        None if workload.ends_with("how=array") => "0",
+        _ => wanted,
+    }
+}
+
 fn is_counted(workload: &&str) -> bool {
     *workload != "hog"
 }
@@ -417,8 +440,9 @@ fn orders_and_types_are_those_asked_for() {
 fn requests_depend_on_seed_worker_and_repetition_only() {
     for workload in WORKLOADS.into_iter().filter(is_counted) {
         let requests = |seed: u32| {
+            let order = orders(workload, "0-3");
             let command = format!(
-                "workload={workload} cpus=0-2 ops=3000 order=0-3 mt=mixed seed={seed} repeat=2 \
+                "workload={workload} cpus=0-2 ops=3000 order={order} mt=mixed seed={seed} repeat=2 \
                  verify=0"
             );
             run(ROOMY, &command).1.requests()
@@ -439,8 +463,9 @@ fn dry_zone_fails_allocations_only() {
     for workload in WORKLOADS.into_iter().filter(is_counted) {
         for cpus in CPUS {
             // Chunks of 64 pages: the zone has four of them.
+            let order = orders(workload, "6");
             let command =
-                format!("workload={workload} cpus={cpus} ops=3000 order=6 verify=1 repeat=2");
+                format!("workload={workload} cpus={cpus} ops=3000 order={order} verify=1 repeat=2");
             let (told, _) = run(256, &command);
             assert_eq!(told.verdict, Verdict::Ok, "{command}");
             let (ops, failures) = (told.number("total_ops"), told.number("total_failures"));
@@ -448,9 +473,18 @@ fn dry_zone_fails_allocations_only() {
             assert!(ops > 0, "{command}");
         }
     }
+    let (told, _) = run(256, "workload=bulk how=array cpus=0-1 ops=800 pages=200");
+    assert!(told.number("failures") > 0);
     // A batch that the zone cannot hold twice: what was not tried of it is tried later.
-    for command in ["purge cpus=0-2", "purge cpus=0", "fanout cpus=0-1"] {
-        let command = format!("workload={command} ops=3000 order=6 pages=256");
+    for command in [
+        "purge cpus=0-2 order=6",
+        "purge cpus=0 order=6",
+        "purge cpus=0-2 how=array",
+        "purge cpus=0 how=array",
+        "fanout cpus=0-1 order=6",
+        "fanout cpus=0-1 how=array",
+    ] {
+        let command = format!("workload={command} ops=3000 pages=256");
         let (told, _) = run(256, &command);
         let (ops, failures) = (told.number("ops"), told.number("failures"));
         assert_eq!(ops + failures, 3000, "{command}");
@@ -498,7 +532,9 @@ fn stamps_of_a_run_never_repeat() {
     for workload in WORKLOADS {
         let (model, host) = (Model::new(1024), Host::new(1024));
         let amount = if workload == "hog" { "" } else { "ops=2000" };
-        let command = format!("workload={workload} cpus=0-1 {amount} verify=1 order=0-2 repeat=2");
+        let order = orders(workload, "0-2");
+        let command =
+            format!("workload={workload} cpus=0-1 {amount} verify=1 order={order} repeat=2");
         let told = run_on(&model, 1024, &host, &command);
         let stamps = host.stamps.into_inner().unwrap();
         let distinct: HashSet<u64> = stamps.iter().copied().collect();
@@ -579,7 +615,8 @@ fn damaged_pages_are_found() {
         let (model, mut host) = (Model::new(4096), Host::new(4096));
         host.damage_every = 500;
         let amount = if workload == "hog" { "" } else { "ops=5000" };
-        let command = format!("workload={workload} cpus=0-1 {amount} verify=1 order=0-2");
+        let order = orders(workload, "0-2");
+        let command = format!("workload={workload} cpus=0-1 {amount} verify=1 order={order}");
         let told = run_on(&model, 4096, &host, &command);
         model.assert_all_free();
         let Verdict::Failed {
@@ -798,8 +835,10 @@ where
             } else {
                 ""
             };
-            for order in ["order=0", "order=0-9 mt=mixed"] {
-                let command = format!("workload={workload} cpus={cpus} {amount} {order} verify=1");
+            for order in ["0", orders(workload, "0-9")] {
+                let command = format!(
+                    "workload={workload} cpus={cpus} {amount} order={order} mt=mixed verify=1"
+                );
                 let told = run_on(&zone, pages as usize, &host, &command);
                 let text = &told.text;
                 assert_eq!(told.verdict, Verdict::Ok, "{name}: {command}\n{text}");
