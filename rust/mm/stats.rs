@@ -172,6 +172,7 @@ impl Stats {
         Ok(Stats(Array::new(nr_cpus, zero)?))
     }
 
+    #[inline(always)]
     fn bump(&self, cpu: CpuIdx, nr: usize, by: u64) {
         let word = &self.0[cpu.idx()].0 .0[nr];
         // Not atomic as a whole: the CPU is the only writer of its words. An interrupt in between

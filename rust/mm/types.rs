@@ -218,8 +218,15 @@ impl Migratetype {
 
     /// The inverse of [`Migratetype::idx`], for values that came from it: only the low two bits
     /// count.
+    #[inline(always)]
     pub const fn from_bits(bits: u32) -> Migratetype {
-        Migratetype::ALL[(bits & 3) as usize]
+        // No table: the compiler sees that nothing is to be done.
+        match bits & 3 {
+            0 => Migratetype::Unmovable,
+            1 => Migratetype::Movable,
+            2 => Migratetype::Reclaimable,
+            _ => Migratetype::Cma,
+        }
     }
 
     /// The list of a per-CPU set that pages of a block of this type go to.

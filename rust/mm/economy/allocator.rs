@@ -7,6 +7,7 @@
 //! block, the emptiest, same type first. Only the CPU that has what is needed is disturbed.
 
 use super::{
+    bits::WORD_ORDER,
     blocks::{Blocks, Holder, Tag, MAX_SETS},
     pending::Pending,
     set::{Held, Set},
@@ -36,6 +37,9 @@ use crate::mm::{
 /// an eighth at most, because what they hold is out of reach and in pieces; whole blocks on a set are
 /// neither, whoever needs them takes them.
 const HIGH_FRACTION: u64 = 4;
+
+/// Runs up to this order lie in one word of the bitmaps, and have a short way in and out.
+const WORD: Order = Order::new(WORD_ORDER);
 
 /// Alignment, in blocks, of all ranges in the index space. No aligned run of that many blocks or fewer
 /// reaches from one range into the next, which is adjacent in the index space only; so this is also
@@ -162,49 +166,86 @@ impl Economy {
         Err(error)
     }
 
-    /// Takes a page out of the current block of the calling CPU.
+    /// Whether runs of `2^order` pages are less than a block and at most a word.
     #[inline(always)]
-    fn alloc_quick(&self, cpu: CpuIdx, mt: Migratetype) -> Option<PageIdx> {
-        self.enter_quick(cpu)?.take_current(&self.blocks, mt)
+    fn is_short(&self, order: Order) -> bool {
+        order <= WORD && order < self.blocks.order()
     }
 
-    /// Frees a page if that takes no search and changes no list. Returns false, with nothing changed,
-    /// if it is not as simple as that, or not right.
+    /// Takes a run of at most a word out of the current word of the calling CPU.
     #[inline(always)]
-    fn free_quick(&self, cpu: CpuIdx, page: PageIdx) -> bool {
+    fn alloc_quick(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        self.enter_quick(cpu)?.take_current(&self.blocks, order, mt)
+    }
+
+    /// Frees a run of at most a word into a block of the calling CPU if that takes no search and changes
+    /// no list. Returns false, with nothing changed, if it is not as simple as that, or not right.
+    #[inline(always)]
+    fn free_own_quick(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> bool {
         let (block, _) = self.blocks.locate(page);
-        if block.0 >= self.blocks.nr_blocks() {
+        if !self.blocks.is_of(block, cpu.0) {
             return false;
         }
-        let tag = self.blocks.tag(block);
-        let freed = match tag.holder {
-            Holder::Set(owner) if owner == cpu.0 => self.free_own_quick(cpu, block, page),
-            Holder::Set(owner) => self.free_remote_quick(cpu, owner, block, page),
-            _ => false,
+        let Some(busy) = self.enter_quick(cpu) else {
+            return false;
         };
+        // Looked at again from inside: the block could have been stolen meanwhile. A page of a block that is pending
+        // may have been freed by another CPU already.
+        let Some((owner, mt)) = self.blocks.set_of(block) else {
+            return false;
+        };
+        let freed = owner == cpu.0
+            && self.blocks.pending(block).load() == 0
+            && busy.put_quick(&self.blocks, block, page, order);
         if freed {
-            self.stats.free(cpu, tag.mt, Order::ZERO);
+            self.stats.free(cpu, mt, order);
         }
         freed
     }
 
+    /// The same for a block of another CPU.
     #[inline(always)]
-    fn free_own_quick(&self, cpu: CpuIdx, block: BlockIdx, page: PageIdx) -> bool {
-        self.enter_quick(cpu).is_some_and(|busy| {
-            // The block may have been stolen before this CPU was inside; a page of a block that is
-            // pending could have been freed already.
-            self.blocks.tag(block).holder == Holder::Set(cpu.0)
-                && self.blocks.pending(block).load() == 0
-                && busy.put_quick(&self.blocks, block, page)
-        })
+    fn free_remote_quick(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> bool {
+        let (block, _) = self.blocks.locate(page);
+        let Some((owner, mt)) = self.blocks.set_of(block) else {
+            return false;
+        };
+        // Remote bits that are set already are seen by the atomic operation, and counted there.
+        let freed = owner != cpu.0
+            && !self.blocks.any_local_in_word(page, order)
+            && (self.pending).free_in_word(&self.blocks, block, owner, page, order);
+        if freed {
+            self.stats.inc(cpu, Event::RemoteFree);
+            self.stats.free(cpu, mt, order);
+        }
+        freed
     }
 
-    #[inline(always)]
-    fn free_remote_quick(&self, cpu: CpuIdx, owner: u32, block: BlockIdx, page: PageIdx) -> bool {
-        // A remote bit that is set already is seen by the atomic operation, and counted there.
-        !self.blocks.is_local(page) && self.pending.free_page(&self.blocks, block, owner, page) && {
-            self.stats.inc(cpu, Event::RemoteFree);
-            true
+    /// Frees a page that is not one of this CPU's, or not that quickly.
+    #[inline(never)]
+    fn free_page(&self, cpu: CpuIdx, page: PageIdx) -> Result<()> {
+        match self.free_remote_quick(cpu, page, Order::ZERO) {
+            true => Ok(()),
+            false => self.free_slow(cpu, page, Order::ZERO),
+        }
+    }
+
+    #[inline(never)]
+    fn free_run(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Result<()> {
+        let quick = self.is_short(order)
+            && page.is_aligned(order)
+            && (self.free_own_quick(cpu, page, order) || self.free_remote_quick(cpu, page, order));
+        match quick {
+            true => Ok(()),
+            false => self.free_slow(cpu, page, order),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_run_quick(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        match self.is_short(order) {
+            true => self.alloc_quick(cpu, order, mt),
+            false => None,
         }
     }
 
@@ -391,7 +432,7 @@ impl Economy {
 
     /// Frees a run into the block of a set.
     #[inline]
-    fn free_run(
+    fn free_to_set(
         &self,
         cpu: CpuIdx,
         owner: u32,
@@ -469,7 +510,7 @@ impl Economy {
         let holder = self.blocks.tag(at.0).holder;
         if order < self.blocks.order() {
             return match holder {
-                Holder::Set(owner) => self.free_run(cpu, owner, at, order),
+                Holder::Set(owner) => self.free_to_set(cpu, owner, at, order),
                 Holder::Zone => Err(Error::DoubleFree),
                 Holder::Given | Holder::Hole => Err(Error::BadFree),
             };
@@ -499,8 +540,12 @@ impl PageAllocator for Economy {
 
     #[inline]
     fn alloc(&self, cpu: CpuIdx, order: Order, mt: Migratetype, ctx: Context) -> Result<PageIdx> {
-        if order == Order::ZERO && mt != Migratetype::Cma {
-            if let Some(page) = self.alloc_quick(cpu, mt) {
+        if mt != Migratetype::Cma {
+            let quick = match order {
+                Order::ZERO => self.alloc_quick(cpu, Order::ZERO, mt),
+                _ => self.alloc_run_quick(cpu, order, mt),
+            };
+            if let Some(page) = quick {
                 self.stats.alloc(cpu, mt, order);
                 return Ok(page);
             }
@@ -510,10 +555,11 @@ impl PageAllocator for Economy {
 
     #[inline]
     fn free(&self, cpu: CpuIdx, page: PageIdx, order: Order, _ctx: Context) -> Result<()> {
-        if order == Order::ZERO && self.free_quick(cpu, page) {
-            return Ok(());
+        match order {
+            Order::ZERO if self.free_own_quick(cpu, page, Order::ZERO) => Ok(()),
+            Order::ZERO => self.free_page(cpu, page),
+            _ => self.free_run(cpu, page, order),
         }
-        self.free_slow(cpu, page, order)
     }
 
     fn alloc_bulk(&self, cpu: CpuIdx, mt: Migratetype, ctx: Context, out: &mut [PageIdx]) -> usize {

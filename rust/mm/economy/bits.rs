@@ -9,52 +9,81 @@ use crate::mm::types::Order;
 /// Units per word, as an order.
 pub(super) const WORD_ORDER: u8 = 6;
 
-/// Bits at multiples of `2^order`, by order.
-const STARTS: [u64; 7] = [
-    !0,
-    0x5555_5555_5555_5555,
-    0x1111_1111_1111_1111,
-    0x0101_0101_0101_0101,
-    0x0001_0001_0001_0001,
-    0x0000_0001_0000_0001,
-    1,
-];
-
 /// The bits of a run of `2^order` units, `order` at most 6, that starts at bit `start`.
 #[inline]
 pub(super) const fn run_mask(start: u32, order: Order) -> u64 {
     (!0 >> (64 - order.pages())) << start
 }
 
-/// The first bit of the first aligned run of `2^order` set bits in a word, `order` at most 6.
-#[inline]
-pub(super) fn find_in_word(word: u64, order: Order) -> Option<u32> {
+/// The bits at which aligned runs of `2^ORDER` set bits start in a word, `ORDER` at most 6. Each step
+/// keeps a bit whose other half is set, too, at the multiples of twice the length.
+#[inline(always)]
+const fn run_starts<const ORDER: u8>(word: u64) -> u64 {
     let mut starts = word;
-    for k in 0..order.get() {
-        // A bit survives if the next 2^k bits did as well.
-        starts &= starts >> (1 << k);
+    if ORDER > 0 {
+        starts &= (starts >> 1) & 0x5555_5555_5555_5555;
     }
-    starts &= STARTS[order.idx()];
-    (starts != 0).then(|| starts.trailing_zeros())
+    if ORDER > 1 {
+        starts &= (starts >> 2) & 0x1111_1111_1111_1111;
+    }
+    if ORDER > 2 {
+        starts &= (starts >> 4) & 0x0101_0101_0101_0101;
+    }
+    if ORDER > 3 {
+        starts &= (starts >> 8) & 0x0001_0001_0001_0001;
+    }
+    if ORDER > 4 {
+        starts &= (starts >> 16) & 0x0000_0001_0000_0001;
+    }
+    if ORDER > 5 {
+        starts &= (starts >> 32) & 1;
+    }
+    starts
 }
 
-/// The first unit of the first aligned run of `2^order` free units among `nr_words` words.
-pub(super) fn find_run(nr_words: usize, order: Order, word: impl Fn(usize) -> u64) -> Option<u32> {
-    if order.get() <= WORD_ORDER {
-        return (0..nr_words).find_map(|w| {
-            let bit = find_in_word(word(w), order)?;
-            // CAST: a group has far fewer than 2^32 units.
-            Some(((w as u32) << WORD_ORDER) + bit)
-        });
+/// The first unit of the first aligned run of `2^ORDER` free units, `ORDER` at most 6, among words.
+#[inline(always)]
+fn find_in_words<const ORDER: u8>(words: impl Iterator<Item = u64>) -> Option<u32> {
+    let mut base = 0;
+    for word in words {
+        let starts = run_starts::<ORDER>(word);
+        if starts != 0 {
+            return Some(base + starts.trailing_zeros());
+        }
+        base += 64;
     }
-    let run_words = 1 << (order.get() - WORD_ORDER);
-    (0..nr_words)
-        .step_by(run_words)
-        .find(|&first| {
-            first + run_words <= nr_words && (first..first + run_words).all(|w| word(w) == !0)
-        })
-        // CAST: as above.
-        .map(|first| (first as u32) << WORD_ORDER)
+    None
+}
+
+/// The first unit of the first aligned run of `2^order` free units among words. A machine loop for each
+/// order: this is where allocations above order 0 spend their time.
+#[inline]
+pub(super) fn find_run(words: impl Iterator<Item = u64>, order: Order) -> Option<u32> {
+    match order.get() {
+        0 => find_in_words::<0>(words),
+        1 => find_in_words::<1>(words),
+        2 => find_in_words::<2>(words),
+        3 => find_in_words::<3>(words),
+        4 => find_in_words::<4>(words),
+        5 => find_in_words::<5>(words),
+        6 => find_in_words::<6>(words),
+        _ => find_whole_words(words, 1 << (order.get() - WORD_ORDER)),
+    }
+}
+
+/// The first unit of the first aligned run of `len` words, a power of two, that are all free.
+fn find_whole_words(words: impl Iterator<Item = u64>, len: u32) -> Option<u32> {
+    let mut found = 0;
+    for (word, w) in words.zip(0..) {
+        if w % len == 0 {
+            found = 0;
+        }
+        found += u32::from(word == !0);
+        if found == len {
+            return Some((w + 1 - len) << WORD_ORDER);
+        }
+    }
+    None
 }
 
 /// The words that a run touches, each with the mask of its part of the run.
@@ -118,7 +147,7 @@ mod tests {
                 _ => next() | next() | next() | next() | next(),
             });
             for order in (0..=9).map(Order::new) {
-                let found = find_run(8, order, |w| words[w]);
+                let found = find_run(words.into_iter(), order);
                 assert_eq!(found, slow_find(&words, order));
             }
         }

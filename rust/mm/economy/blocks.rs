@@ -115,7 +115,6 @@ pub(super) struct Blocks {
     local: Array<AtomicU64>,
     remote: Array<AtomicU64>,
     order: Order,
-    quarter_mask: u32,
 }
 
 impl Blocks {
@@ -144,7 +143,6 @@ impl Blocks {
             local: Array::new(nr_words, |_| AtomicU64::new(0))?,
             remote: Array::new(nr_words, |_| AtomicU64::new(0))?,
             order,
-            quarter_mask: order.pages() / 4 - 1,
         })
     }
 
@@ -217,6 +215,21 @@ impl Blocks {
         Tag::from_bits(self.public[block.idx()].tag.load())
     }
 
+    /// Whether a set holds a block; false beyond the last block.
+    #[inline(always)]
+    pub(super) fn is_of(&self, block: BlockIdx, set: u32) -> bool {
+        let public = self.public.get(block.idx());
+        public.is_some_and(|public| public.tag.load() & 0xffff == set)
+    }
+
+    /// The number of the set that holds a block, and its type; `None` if no set does.
+    #[inline(always)]
+    pub(super) fn set_of(&self, block: BlockIdx) -> Option<(u32, Migratetype)> {
+        let bits = self.public.get(block.idx())?.tag.load();
+        let set = bits & 0xffff;
+        (set < MAX_SETS).then(|| (set, Migratetype::from_bits(bits >> TYPE_SHIFT)))
+    }
+
     pub(super) fn set_tag(&self, block: BlockIdx, tag: Tag) {
         self.public[block.idx()].tag.store(tag.to_bits());
     }
@@ -265,10 +278,10 @@ impl Blocks {
             .store(self.count_local(block));
     }
 
-    /// A quarter of a block's pages, minus one.
+    /// The quarter of a block that so many free pages reach: 4 means all of it.
     #[inline(always)]
-    pub(super) fn quarter_mask(&self) -> u32 {
-        self.quarter_mask
+    pub(super) fn quarter(&self, nr_free: u32) -> u32 {
+        nr_free >> (self.order.get() - 2)
     }
 
     /// The first word of a block, counted from the first of all blocks, that has a local page.
@@ -344,22 +357,43 @@ impl Blocks {
         span_words(first.0, nr).map(|(w, mask)| (w as u32, mask))
     }
 
-    /// Sets the local bit of a page; false if it is set already. Does not count.
+    /// Takes the first run of `2^order` pages, `order` at most 6, of word `w` of all words, as
+    /// [`Blocks::take_page`] takes a page.
     #[inline(always)]
-    pub(super) fn put_page(&self, page: PageIdx) -> bool {
-        let word = &self.local[page.idx() >> WORD_ORDER];
-        let mask = 1 << (page.0 % 64);
+    pub(super) fn take_in_word(&self, w: u32, order: Order) -> Option<PageIdx> {
+        let word = self.local.get(w as usize)?;
         let bits = word.load();
+        let bit = find_run([bits].into_iter(), order)?;
+        word.store(bits & !run_mask(bit, order));
+        Some(PageIdx((w << WORD_ORDER) + bit))
+    }
+
+    /// Sets the local bits of a run of `2^order` pages, `order` at most 6. Returns false, with nothing
+    /// changed, if one is set already. Does not count.
+    #[inline(always)]
+    pub(super) fn put_in_word(&self, page: PageIdx, order: Order) -> bool {
+        let word = &self.local[page.idx() >> WORD_ORDER];
+        let mask = run_mask(page.0 % 64, order);
+        let bits = word.load();
+        if bits & mask != 0 {
+            return false;
+        }
         word.store(bits | mask);
-        bits & mask == 0
+        true
+    }
+
+    /// The local bits of a block.
+    #[inline]
+    fn local_words(&self, block: BlockIdx) -> impl Iterator<Item = u64> + '_ {
+        let first = self.first_word(block);
+        let words = &self.local[first..first + self.words_per_block()];
+        words.iter().map(|word| word.load())
     }
 
     /// Takes the first aligned run of `2^order` pages out of a block. By the holder of its set.
     #[inline]
     pub(super) fn take_run(&self, block: BlockIdx, order: Order) -> Option<u32> {
-        let bit = find_run(self.words_per_block(), order, |w| {
-            self.local_word(block, w).load()
-        })?;
+        let bit = find_run(self.local_words(block), order)?;
         for (w, mask) in run_words(bit, order) {
             let word = self.local_word(block, w);
             word.store(word.load() & !mask);
@@ -371,8 +405,7 @@ impl Blocks {
 
     /// Whether a block has an aligned run of `2^order` local pages.
     pub(super) fn has_run(&self, block: BlockIdx, order: Order) -> bool {
-        let word = |w| self.local_word(block, w).load();
-        find_run(self.words_per_block(), order, word).is_some()
+        find_run(self.local_words(block), order).is_some()
     }
 
     /// Whether any page of a run is free locally. From anywhere: the bits of a page in use are
@@ -417,17 +450,20 @@ impl Blocks {
         Some(now)
     }
 
-    /// Whether a page is free locally. From anywhere: the bit of a page in use is stable.
+    /// Whether any page of a run of `2^order` pages, `order` at most 6, is free locally. From anywhere:
+    /// the bits of pages in use are stable.
     #[inline(always)]
-    pub(super) fn is_local(&self, page: PageIdx) -> bool {
-        self.local[page.idx() >> WORD_ORDER].load() & (1 << (page.0 % 64)) != 0
+    pub(super) fn any_local_in_word(&self, page: PageIdx, order: Order) -> bool {
+        let mask = run_mask(page.0 % 64, order);
+        self.local[page.idx() >> WORD_ORDER].load() & mask != 0
     }
 
-    /// Sets the remote bit of a page. From anywhere. Returns false if it was set already.
+    /// Sets the remote bits of a run of `2^order` pages, `order` at most 6. From anywhere. Returns false
+    /// if one was set already.
     #[inline(always)]
     #[must_use]
-    pub(super) fn put_remote_page(&self, page: PageIdx) -> bool {
-        let mask = 1 << (page.0 % 64);
+    pub(super) fn put_remote_in_word(&self, page: PageIdx, order: Order) -> bool {
+        let mask = run_mask(page.0 % 64, order);
         self.remote[page.idx() >> WORD_ORDER].or(mask) & mask == 0
     }
 

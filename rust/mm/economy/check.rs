@@ -5,14 +5,14 @@
 //! The invariants are those of [the parent module](super). To be called while nothing runs.
 
 use super::{
-    bits::{find_in_word, run_mask},
+    bits::{find_run, run_mask},
     blocks::{Holder, NO_BLOCK},
     set::is_current,
     zone::Zone,
     Economy,
 };
 use crate::mm::{
-    types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, TOP_ORDER},
+    types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx},
     BlockInfo, FreeChunks, Place, Report, Tuning, Violation,
 };
 
@@ -141,7 +141,7 @@ impl Economy {
         }
         for word in words {
             for order in (0..6).rev().map(Order::new) {
-                while let Some(bit) = find_in_word(*word, order) {
+                while let Some(bit) = find_run([*word].into_iter(), order) {
                     row[order.idx()] += 1;
                     *word &= !run_mask(bit, order);
                 }
@@ -160,7 +160,7 @@ impl Economy {
         let mut block = 0;
         while block < self.blocks.nr_blocks() {
             let cma = self.blocks.tag(BlockIdx(block)).cma;
-            let run = (0..=TOP_ORDER - self.blocks.order().get())
+            let run = (0..=self.max_order.get() - self.blocks.order().get())
                 .rev()
                 .map(Order::new)
                 .find(|order| {

@@ -70,18 +70,21 @@ impl Pending {
         fresh
     }
 
-    /// Frees a page into a block of set `owner`, as [`Pending::free`] does. Returns false, with nothing
-    /// changed, if the page was freed remotely before.
+    /// Frees a run of at most a word into a block of set `owner`, as [`Pending::free`] does. Returns false
+    /// if a page of it was freed remotely before.
     #[inline(always)]
     #[must_use]
-    pub(super) fn free_page(
+    pub(super) fn free_in_word(
         &self,
         blocks: &Blocks,
         block: BlockIdx,
         owner: u32,
         page: PageIdx,
+        order: Order,
     ) -> bool {
-        if !blocks.put_remote_page(page) {
+        let fresh = blocks.put_remote_in_word(page, order);
+        if !fresh && order == Order::ZERO {
+            // Nothing has changed. (Asked at once, the machine sets and tests the bit in one go.)
             return false;
         }
         // ORDERING: F1 before F2.
@@ -89,7 +92,7 @@ impl Pending {
         if blocks.pending(block).load() == 0 {
             self.make_pending(blocks, block, owner);
         }
-        true
+        fresh
     }
 
     /// Frees pages of word `w` of all words, in a block of set `owner`, as [`Pending::free`] does.

@@ -255,32 +255,41 @@ impl Economy {
     }
 }
 
-impl Set {
-    /// Takes the next page of the current word. By whoever is inside.
-    #[inline(always)]
-    fn take_current(&self, blocks: &Blocks, mt: Migratetype) -> Option<PageIdx> {
-        blocks.take_page(self.word[mt.idx()].load())
-    }
-}
-
 impl Busy<'_> {
-    /// Takes a page out of the current block if that takes no search.
+    /// Takes a run of at most a word out of the current word of the current block.
     #[inline(always)]
-    pub(super) fn take_current(&self, blocks: &Blocks, mt: Migratetype) -> Option<PageIdx> {
-        self.set.take_current(blocks, mt)
+    pub(super) fn take_current(
+        &self,
+        blocks: &Blocks,
+        order: Order,
+        mt: Migratetype,
+    ) -> Option<PageIdx> {
+        let w = self.set.word[mt.idx()].load();
+        match order {
+            Order::ZERO => blocks.take_page(w),
+            _ => blocks.take_in_word(w, order),
+        }
     }
 
-    /// Frees a page into a block of this set if no list changes by that. Returns false, with nothing
-    /// changed, if more is to be done or the page is free already.
+    /// Frees a run of at most a word into a block of this set if no list changes by that. Returns false,
+    /// with nothing changed, if more is to be done or a page of it is free already.
     #[inline(always)]
-    pub(super) fn put_quick(&self, blocks: &Blocks, block: BlockIdx, page: PageIdx) -> bool {
+    pub(super) fn put_quick(
+        &self,
+        blocks: &Blocks,
+        block: BlockIdx,
+        page: PageIdx,
+        order: Order,
+    ) -> bool {
         let private = blocks.get(block);
         if private.place.load() == PLACE_CURRENT {
-            return blocks.put_page(page);
+            return blocks.put_in_word(page, order);
         }
-        let now = private.nr_free.load() + 1;
-        // Only at these numbers may the block belong elsewhere.
-        if now & blocks.quarter_mask() <= 1 || !blocks.put_page(page) {
+        let before = private.nr_free.load();
+        let now = before.wrapping_add(order.pages());
+        // Else the block belongs elsewhere now.
+        let stays = before != 0 && blocks.quarter(before) == blocks.quarter(now);
+        if !stays || !blocks.put_in_word(page, order) {
             return false;
         }
         private.nr_free.store(now);
@@ -300,8 +309,7 @@ fn place_for(blocks: &Blocks, nr_free: u32) -> u32 {
     match nr_free {
         0 => PLACE_NONE,
         n if n == whole => PLACE_WHOLE,
-        // Quarters of a block: the order is at least 6.
-        n => PLACE_BUCKET + (n >> (blocks.order().get() - 2)),
+        n => PLACE_BUCKET + blocks.quarter(n),
     }
 }
 
@@ -332,7 +340,8 @@ impl Held<'_> {
     /// Takes a page out of the current block, or makes another one current.
     fn alloc_page(&self, mt: Migratetype) -> Option<PageIdx> {
         loop {
-            if let Some(page) = self.set.take_current(self.blocks(), mt) {
+            let w = self.set.word[mt.idx()].load();
+            if let Some(page) = self.blocks().take_page(w) {
                 return Some(page);
             }
             if !self.next_word(mt) {

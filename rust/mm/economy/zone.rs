@@ -61,7 +61,8 @@ impl FreeMap {
                 .min()?;
             for group in (0..nr_groups).filter(|&group| self.per_group[group] == least) {
                 let base = group * GROUP_WORDS;
-                if let Some(unit) = find_run(GROUP_WORDS, order, |w| self.words[base + w]) {
+                let words = self.words[base..base + GROUP_WORDS].iter().copied();
+                if let Some(unit) = find_run(words, order) {
                     for (w, mask) in run_words(unit, order) {
                         self.words[base + w] &= !mask;
                     }

@@ -92,11 +92,19 @@ pub(crate) fn assert_pristine(zone: &dyn Zone) {
     }
     assert_ok(zone);
     assert_eq!(zone.free_pages(), zone.managed_pages());
+    let mut shown = 0;
     for row in zone.free_chunks(Place::Zone) {
-        for (order, nr) in row.iter().enumerate().take(BLOCK_ORDER.into()) {
-            assert_eq!(*nr, 0, "a fragment of order {order} is left");
+        for (order, nr) in row[..=zone.max_order().idx()].iter().enumerate() {
+            let fragment = order < BLOCK_ORDER.into() && *nr != 0;
+            assert!(!fragment, "a fragment of order {order} is left");
+            shown += nr << order;
         }
     }
+    assert_eq!(
+        shown,
+        zone.managed_pages(),
+        "pages in chunks of orders that there are"
+    );
     for block in (0..zone.nr_blocks()).map(BlockIdx) {
         if let Some(info) = zone.block_info(block) {
             assert_eq!(info.owner, None, "{block:?} is owned");
