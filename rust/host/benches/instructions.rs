@@ -188,7 +188,7 @@ fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
 #[bench::pcp(warm(lists(ListPolicy::Pcp)))]
 #[bench::owner(warm(lists(ListPolicy::Owner)))]
 #[bench::split(warm(lists(ListPolicy::Split)))]
-#[bench::economy(args = (warm(economy())), config = at_most(175))]
+#[bench::economy(args = (warm(economy())), config = at_most(185))]
 fn pair<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
     pairs(zone, 0)
 }
@@ -197,7 +197,7 @@ fn pair<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
 #[bench::pcp(warm(lists(ListPolicy::Pcp)))]
 #[bench::owner(warm(lists(ListPolicy::Owner)))]
 #[bench::split(warm(lists(ListPolicy::Split)))]
-#[bench::economy(args = (warm(economy())), config = at_most(700))]
+#[bench::economy(args = (warm(economy())), config = at_most(310))]
 fn pair_order9<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
     pairs(zone, 9)
 }
@@ -215,7 +215,7 @@ fn alloc_single<A: PageAllocator<Page = PageIdx>>(taken: (A, Vec<PageIdx>)) -> i
 #[bench::pcp(with_pages(lists(ListPolicy::Pcp)))]
 #[bench::owner(with_pages(lists(ListPolicy::Owner)))]
 #[bench::split(with_pages(lists(ListPolicy::Split)))]
-#[bench::economy(args = (with_pages(economy())), config = at_most(125))]
+#[bench::economy(args = (with_pages(economy())), config = at_most(135))]
 fn free_local<A: PageAllocator<Page = PageIdx>>(taken: (A, Vec<PageIdx>)) -> impl Sized {
     free_all(taken, HERE)
 }
@@ -224,7 +224,7 @@ fn free_local<A: PageAllocator<Page = PageIdx>>(taken: (A, Vec<PageIdx>)) -> imp
 #[bench::pcp(with_pages(lists(ListPolicy::Pcp)))]
 #[bench::owner(with_pages(lists(ListPolicy::Owner)))]
 #[bench::split(with_pages(lists(ListPolicy::Split)))]
-#[bench::economy(args = (with_pages(economy())), config = at_most(115))]
+#[bench::economy(args = (with_pages(economy())), config = at_most(125))]
 fn free_remote<A: PageAllocator<Page = PageIdx>>(taken: (A, Vec<PageIdx>)) -> impl Sized {
     free_all(taken, ELSEWHERE)
 }

@@ -32,6 +32,7 @@ use crate::mm::{
     },
     Config, Hotplug, PageAllocator,
 };
+use core::cmp::Ordering;
 
 /// Share of the zone that all sets together may keep whole: a quarter. Mainline's per-CPU lists hold
 /// an eighth at most, because what they hold is out of reach and in pieces; whole blocks on a set are
@@ -166,12 +167,6 @@ impl Economy {
         Err(error)
     }
 
-    /// Whether runs of `2^order` pages are less than a block and at most a word.
-    #[inline(always)]
-    fn is_short(&self, order: Order) -> bool {
-        order <= WORD && order < self.blocks.order()
-    }
-
     /// Takes a run of at most a word out of the current word of the calling CPU.
     #[inline(always)]
     fn alloc_quick(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
@@ -230,22 +225,52 @@ impl Economy {
         }
     }
 
+    /// Frees more than a page.
     #[inline(never)]
     fn free_run(&self, cpu: CpuIdx, page: PageIdx, order: Order) -> Result<()> {
-        let quick = self.is_short(order)
-            && page.is_aligned(order)
-            && (self.free_own_quick(cpu, page, order) || self.free_remote_quick(cpu, page, order));
+        let quick = page.is_aligned(order)
+            && match order.cmp(&self.blocks.order()) {
+                Ordering::Less if order <= WORD => {
+                    self.free_own_quick(cpu, page, order)
+                        || self.free_remote_quick(cpu, page, order)
+                }
+                Ordering::Equal => self.free_whole_quick(cpu, page),
+                _ => false,
+            };
         match quick {
             true => Ok(()),
             false => self.free_slow(cpu, page, order),
         }
     }
 
+    /// Frees a block that was given out whole, if this CPU has room for it.
+    #[inline(always)]
+    fn free_whole_quick(&self, cpu: CpuIdx, page: PageIdx) -> bool {
+        let (block, _) = self.blocks.locate(page);
+        if block.0 >= self.blocks.nr_blocks() {
+            return false;
+        }
+        // Read first: once the block is free it may be another's.
+        let mt = self.blocks.tag(block).mt;
+        let freed = self
+            .enter_quick(cpu)
+            .is_some_and(|busy| busy.take_back(&self.blocks, block, cpu.0, self.high));
+        if freed {
+            self.stats.free(cpu, mt, self.blocks.order());
+        }
+        freed
+    }
+
+    /// Allocates more than a page, if that takes no search and changes no list but that of whole blocks.
     #[inline(never)]
     fn alloc_run_quick(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
-        match self.is_short(order) {
-            true => self.alloc_quick(cpu, order, mt),
-            false => None,
+        match order.cmp(&self.blocks.order()) {
+            Ordering::Less if order <= WORD => self.alloc_quick(cpu, order, mt),
+            Ordering::Equal => {
+                let block = self.enter_quick(cpu)?.give_whole(&self.blocks, mt)?;
+                Some(self.blocks.page(block, 0))
+            }
+            _ => None,
         }
     }
 
@@ -478,30 +503,43 @@ impl Economy {
     /// Frees one or more blocks that were given out whole.
     fn free_blocks(&self, cpu: CpuIdx, first: BlockIdx, order: Order) -> Result<()> {
         let nr = order.pages() >> self.blocks.order().get();
-        for block in (first.0..first.0 + nr).map(BlockIdx) {
-            match self.blocks.tag(block).holder {
-                Holder::Given => {}
-                Holder::Zone => return Err(Error::DoubleFree),
-                Holder::Set(_) if self.blocks.nr_free(block) == self.blocks.order().pages() => {
-                    return Err(Error::DoubleFree)
-                }
-                _ => return Err(Error::BadFree),
-            }
-        }
         if nr == 1 {
-            match self.enter(cpu) {
+            let freed = match self.enter(cpu) {
                 Some(own) => own.free_whole(first),
                 None => self.enter_shared(cpu).free_whole(first),
-            }
-            return Ok(());
+            };
+            return match freed {
+                true => Ok(()),
+                false => Err(self.why_not_given(first)),
+            };
         }
+        let run = || (first.0..first.0 + nr).map(BlockIdx);
         let mut zone = self.zone.lock();
-        for block in (first.0..first.0 + nr).map(BlockIdx) {
+        let refused = |&block: &BlockIdx| !self.blocks.take_back(block, Holder::Zone);
+        if let Some(wrong) = run().find(refused) {
+            let why = self.why_not_given(wrong);
+            for block in run().take_while(|&block| block != wrong) {
+                self.blocks.set_holder(block, Holder::Given);
+            }
+            return Err(why);
+        }
+        for block in run() {
             zone.put(&self.blocks, block);
         }
         drop(zone);
         self.stats.inc(cpu, Event::ZoneFree);
         Ok(())
+    }
+
+    /// What is wrong with a free of a block as a whole that is not given out.
+    fn why_not_given(&self, block: BlockIdx) -> Error {
+        match self.blocks.tag(block).holder {
+            Holder::Zone => Error::DoubleFree,
+            Holder::Set(_) if self.blocks.nr_free(block) == self.blocks.order().pages() => {
+                Error::DoubleFree
+            }
+            _ => Error::BadFree,
+        }
     }
 
     #[inline]

@@ -2,8 +2,9 @@
 
 //! The pageblocks of an economy zone: free-page bitmaps and the state of each block.
 //!
-//! With 512-page blocks a block takes 64 bytes of local bits, 64 bytes of remote bits and 32 bytes of
-//! state: 0.31 bytes a page.
+//! With 512-page blocks a block takes a cache line each of local bits, of remote bits, of state for all and
+//! of state for its owner: half a byte a page. Blocks of less than 256 pages share the lines of their state,
+//! so that it is never more than 0.75 bytes.
 //!
 //! | words          | written by                                   | how            |
 //! |----------------|----------------------------------------------|----------------|
@@ -108,6 +109,9 @@ pub(super) struct Private {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Public>() + size_of::<Private>() == 32);
 
+/// A line of 64 bytes has room for four.
+const SPREAD_MAX: u8 = 2;
+
 /// All blocks of a zone.
 pub(super) struct Blocks {
     public: Array<Public>,
@@ -115,6 +119,9 @@ pub(super) struct Blocks {
     local: Array<AtomicU64>,
     remote: Array<AtomicU64>,
     order: Order,
+    /// Entries of `public` and `private` per block, as an order: the first counts, the rest keeps other
+    /// blocks off its cache line.
+    spread: u8,
 }
 
 impl Blocks {
@@ -137,13 +144,22 @@ impl Blocks {
             prev: AtomicU32::new(NO_BLOCK),
         };
         let nr_words = (nr_blocks as usize) << (order.get() - WORD_ORDER);
+        let spread = (order.get() - WORD_ORDER).saturating_sub(1).min(SPREAD_MAX);
+        let nr_slots = (nr_blocks as usize) << spread;
         Ok(Blocks {
-            public: Array::new(nr_blocks as usize, public)?,
-            private: Array::new(nr_blocks as usize, private)?,
+            public: Array::new(nr_slots, public)?,
+            private: Array::new(nr_slots, private)?,
             local: Array::new(nr_words, |_| AtomicU64::new(0))?,
             remote: Array::new(nr_words, |_| AtomicU64::new(0))?,
             order,
+            spread,
         })
+    }
+
+    /// Index of a block's state.
+    #[inline(always)]
+    fn slot(&self, block: BlockIdx) -> usize {
+        block.idx() << self.spread
     }
 
     /// Order of the blocks.
@@ -156,7 +172,7 @@ impl Blocks {
     #[inline]
     pub(super) fn nr_blocks(&self) -> u32 {
         // CAST: `new` was given a `u32`.
-        self.public.len() as u32
+        (self.public.len() >> self.spread) as u32
     }
 
     /// Bytes of metadata.
@@ -195,43 +211,43 @@ impl Blocks {
     /// The part of a block's state that belongs to the holder of its set.
     #[inline]
     pub(super) fn get(&self, block: BlockIdx) -> &Private {
-        &self.private[block.idx()]
+        &self.private[self.slot(block)]
     }
 
     /// The pending flag of a block.
     #[inline]
     pub(super) fn pending(&self, block: BlockIdx) -> &AtomicU32 {
-        &self.public[block.idx()].pending
+        &self.public[self.slot(block)].pending
     }
 
     /// The block below on the same pending stack.
     #[inline]
     pub(super) fn pending_next(&self, block: BlockIdx) -> &AtomicU32 {
-        &self.public[block.idx()].pending_next
+        &self.public[self.slot(block)].pending_next
     }
 
     #[inline]
     pub(super) fn tag(&self, block: BlockIdx) -> Tag {
-        Tag::from_bits(self.public[block.idx()].tag.load())
+        Tag::from_bits(self.public[self.slot(block)].tag.load())
     }
 
     /// Whether a set holds a block; false beyond the last block.
     #[inline(always)]
     pub(super) fn is_of(&self, block: BlockIdx, set: u32) -> bool {
-        let public = self.public.get(block.idx());
+        let public = self.public.get(self.slot(block));
         public.is_some_and(|public| public.tag.load() & 0xffff == set)
     }
 
     /// The number of the set that holds a block, and its type; `None` if no set does.
     #[inline(always)]
     pub(super) fn set_of(&self, block: BlockIdx) -> Option<(u32, Migratetype)> {
-        let bits = self.public.get(block.idx())?.tag.load();
+        let bits = self.public.get(self.slot(block))?.tag.load();
         let set = bits & 0xffff;
         (set < MAX_SETS).then(|| (set, Migratetype::from_bits(bits >> TYPE_SHIFT)))
     }
 
     pub(super) fn set_tag(&self, block: BlockIdx, tag: Tag) {
-        self.public[block.idx()].tag.store(tag.to_bits());
+        self.public[self.slot(block)].tag.store(tag.to_bits());
     }
 
     /// Changes the holder of a block and leaves the rest of its tag.
@@ -240,13 +256,30 @@ impl Blocks {
         self.set_tag(block, Tag { holder, ..tag });
     }
 
+    /// Takes a block that was given out back for `holder`. From anywhere. Returns false, with nothing
+    /// changed, if it is not given out: of those who free a block at the same moment, one succeeds.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn take_back(&self, block: BlockIdx, holder: Holder) -> bool {
+        let tag = &self.public[self.slot(block)].tag;
+        let bits = tag.load();
+        let ours = Tag {
+            holder,
+            ..Tag::from_bits(bits)
+        };
+        // ORDERING: the next user of the pages comes after who freed them.
+        bits & 0xffff == HOLDER_GIVEN && tag.cmpxchg(bits, ours.to_bits()).is_ok()
+    }
+
     /// Sets the local bits of a whole block: how a block begins.
     pub(super) fn fill(&self, block: BlockIdx) {
         let first = self.first_word(block);
         for word in &self.local[first..first + self.words_per_block()] {
             word.store(!0);
         }
-        self.private[block.idx()].nr_free.store(self.order.pages());
+        self.private[self.slot(block)]
+            .nr_free
+            .store(self.order.pages());
     }
 
     /// Clears the local bits of a block that was given out whole: its pages are free one by one from
@@ -256,14 +289,14 @@ impl Blocks {
         for word in &self.local[first..first + self.words_per_block()] {
             word.store(0);
         }
-        self.private[block.idx()].nr_free.store(0);
+        self.private[self.slot(block)].nr_free.store(0);
     }
 
     /// Number of local bits that are set. Out of date while the block is current: that spares the
     /// allocation path a store; [`Blocks::recount`] mends it.
     #[inline]
     pub(super) fn nr_free(&self, block: BlockIdx) -> u32 {
-        self.private[block.idx()].nr_free.load()
+        self.private[self.slot(block)].nr_free.load()
     }
 
     #[inline]
@@ -273,7 +306,7 @@ impl Blocks {
 
     /// Counts the local bits anew.
     pub(super) fn recount(&self, block: BlockIdx) {
-        self.private[block.idx()]
+        self.private[self.slot(block)]
             .nr_free
             .store(self.count_local(block));
     }
@@ -337,7 +370,7 @@ impl Blocks {
     pub(super) fn put_pages(&self, w: u32, mask: u64) -> u32 {
         let word = &self.local[w as usize];
         word.store(word.load() | mask);
-        let nr_free = &self.private[self.block_of_word(w).idx()].nr_free;
+        let nr_free = &self.private[self.slot(self.block_of_word(w))].nr_free;
         let now = nr_free.load().wrapping_add(mask.count_ones());
         nr_free.store(now);
         now
@@ -398,7 +431,7 @@ impl Blocks {
             let word = self.local_word(block, w);
             word.store(word.load() & !mask);
         }
-        let nr_free = &self.private[block.idx()].nr_free;
+        let nr_free = &self.private[self.slot(block)].nr_free;
         nr_free.store(nr_free.load().wrapping_sub(order.pages()));
         Some(bit)
     }
@@ -420,7 +453,7 @@ impl Blocks {
     #[inline]
     pub(super) fn any_remote(&self, block: BlockIdx, bit: u32, order: Order) -> bool {
         let first = self.first_word(block);
-        self.public[block.idx()].pending.load() != 0
+        self.public[self.slot(block)].pending.load() != 0
             && run_words(bit, order).any(|(w, mask)| self.remote[first + w].load() & mask != 0)
     }
 
@@ -444,7 +477,7 @@ impl Blocks {
                 self.local_word(block, w).store(mask);
             }
         }
-        let nr_free = &self.private[block.idx()].nr_free;
+        let nr_free = &self.private[self.slot(block)].nr_free;
         let now = nr_free.load().wrapping_add(order.pages());
         nr_free.store(now);
         Some(now)
@@ -492,7 +525,7 @@ impl Blocks {
             absorbed += (bits & !local).count_ones();
             twice += (bits & local).count_ones();
         }
-        let nr_free = &self.private[block.idx()].nr_free;
+        let nr_free = &self.private[self.slot(block)].nr_free;
         nr_free.store(nr_free.load().wrapping_add(absorbed));
         (absorbed, twice)
     }

@@ -297,6 +297,66 @@ impl Busy<'_> {
     }
 }
 
+impl Busy<'_> {
+    /// Gives a whole block out if there is one here that is not of CMA type.
+    #[inline(always)]
+    pub(super) fn give_whole(&self, blocks: &Blocks, mt: Migratetype) -> Option<BlockIdx> {
+        let list = (&self.set.whole[0], &self.set.nr_whole);
+        let first = list.0.load();
+        if first == NO_BLOCK {
+            return None;
+        }
+        let block = BlockIdx(first);
+        remove(blocks, list, block);
+        let (holder, cma) = (Holder::Given, false);
+        blocks.set_tag(block, Tag { holder, mt, cma });
+        Some(block)
+    }
+
+    /// Takes a block that was given out back into this set, number `id`, unless there are `high` whole ones.
+    /// Returns false, with nothing changed, if that is so or the block is not given out.
+    #[inline(always)]
+    pub(super) fn take_back(&self, blocks: &Blocks, block: BlockIdx, id: u32, high: u32) -> bool {
+        let nr_whole = &self.set.nr_whole;
+        let taken = nr_whole.load() < high && blocks.take_back(block, Holder::Set(id));
+        if taken {
+            let head = &self.set.whole[usize::from(blocks.tag(block).cma)];
+            push(blocks, (head, nr_whole), block);
+            blocks.get(block).place.store(PLACE_WHOLE);
+        }
+        taken
+    }
+}
+
+/// Puts a block first on the list of a head and a counter.
+#[inline(always)]
+fn push(blocks: &Blocks, (head, count): (&AtomicU32, &AtomicU32), block: BlockIdx) {
+    let (entry, next) = (blocks.get(block), head.load());
+    entry.prev.store(NO_BLOCK);
+    entry.next.store(next);
+    if next != NO_BLOCK {
+        blocks.get(BlockIdx(next)).prev.store(block.0);
+    }
+    head.store(block.0);
+    count.store(count.load() + 1);
+}
+
+/// Takes a block off the list of a head and a counter.
+#[inline(always)]
+fn remove(blocks: &Blocks, (head, count): (&AtomicU32, &AtomicU32), block: BlockIdx) {
+    let entry = blocks.get(block);
+    let (prev, next) = (entry.prev.load(), entry.next.load());
+    match prev {
+        NO_BLOCK => head.store(next),
+        prev => blocks.get(BlockIdx(prev)).next.store(next),
+    }
+    if next != NO_BLOCK {
+        blocks.get(BlockIdx(next)).prev.store(prev);
+    }
+    count.store(count.load() - 1);
+    entry.place.store(PLACE_NONE);
+}
+
 /// Whether a block is the current one of some type, so that its count is out of date.
 pub(super) fn is_current(blocks: &Blocks, block: BlockIdx) -> bool {
     blocks.get(block).place.load() == PLACE_CURRENT
@@ -604,11 +664,16 @@ impl Held<'_> {
         }
     }
 
-    /// Takes in a whole block that was given out and is free again.
-    pub(super) fn free_whole(&self, block: BlockIdx) {
-        self.own(block);
+    /// Takes in a whole block that was given out and is free again. Returns false, with nothing changed,
+    /// if it is not given out.
+    #[must_use]
+    pub(super) fn free_whole(&self, block: BlockIdx) -> bool {
+        if !self.blocks().take_back(block, Holder::Set(self.id)) {
+            return false;
+        }
         self.relist(block);
         self.drain_excess();
+        true
     }
 
     /// Frees a run into a block of this set. Returns false, with nothing changed, if a page of it
@@ -694,36 +759,17 @@ impl Held<'_> {
         if place == PLACE_NONE {
             return;
         }
-        let (head, count) = self.list(block, place);
-        let next = head.load();
-        entry.prev.store(NO_BLOCK);
-        entry.next.store(next);
-        if next != NO_BLOCK {
-            blocks.get(BlockIdx(next)).prev.store(block.0);
-        }
-        head.store(block.0);
-        count.store(count.load() + 1);
+        push(blocks, self.list(block, place), block);
     }
 
     /// Takes a block off the list that it is on, if any.
     fn unlist(&self, block: BlockIdx) {
         let blocks = self.blocks();
-        let entry = blocks.get(block);
-        let place = entry.place.load();
+        let place = blocks.get(block).place.load();
         if place == PLACE_NONE || place == PLACE_CURRENT {
             return;
         }
-        let (head, count) = self.list(block, place);
-        let (prev, next) = (entry.prev.load(), entry.next.load());
-        match prev {
-            NO_BLOCK => head.store(next),
-            prev => blocks.get(BlockIdx(prev)).next.store(next),
-        }
-        if next != NO_BLOCK {
-            blocks.get(BlockIdx(next)).prev.store(prev);
-        }
-        count.store(count.load() - 1);
-        entry.place.store(PLACE_NONE);
+        remove(blocks, self.list(block, place), block);
     }
 
     /// Head and counter of the list for a block at `place`, which is a list.
