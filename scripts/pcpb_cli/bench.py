@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from pcpb_cli import kernel, module, records, report, setup, steps, test
+from pcpb_cli import core, kernel, module, records, report, setup, steps, test
 from pcpb_cli.records import POLICIES
 from pcpb_cli.steps import PROJECT, SCRIPTS, Failed
 
@@ -46,6 +46,8 @@ BOOT_LIMIT_S = 120
 def command(argv):
     """Measures, prints the tables, writes the page."""
     args = _arguments(argv)
+    if args.core:
+        return core.measure()
     policies = _chosen("--policies", args.policies, list(POLICIES))
     lines = _workload_lines(_chosen("--workloads", args.workloads, _workload_names()))
     wanted = kernel.KERNELS[args.kernel]
@@ -101,6 +103,9 @@ def _arguments(argv):
                         help="names of files in samples/workloads; default: all")
     parser.add_argument("--output", metavar="FILE",
                         help=f"the page; default: {report.default_page()}")
+    parser.add_argument("--core", action="store_true",
+                        help="instead: instructions and time of the allocators alone, on this "
+                        "machine, without a kernel")
     args = parser.parse_args(argv)
     if args.repeat is None:
         args.repeat = QUICK_REPEAT if args.quick else REPEAT

@@ -133,10 +133,12 @@ fn mix<A: PageAllocator>((zone, mut slots): (A, Slots<A::Page>)) -> (A, Slots<A:
     (zone, slots)
 }
 
-/// Chunks of orders 0 to 9 in use, about half of the places full.
+/// Chunks of random orders in use, about half of the places full.
 struct Slots<P> {
     places: Vec<Option<(P, Order)>>,
     random: u64,
+    /// Orders are below this.
+    orders: u8,
 }
 
 impl<P: Copy> Slots<P> {
@@ -151,7 +153,7 @@ impl<P: Copy> Slots<P> {
             match place.take() {
                 Some((page, order)) => free(zone, HERE, page, order),
                 None => {
-                    let order = Order::new((self.random >> 40) as u8 % 10);
+                    let order = Order::new((self.random >> 40) as u8 % self.orders);
                     *place = Some((alloc(zone, order), order));
                 }
             }
@@ -159,13 +161,25 @@ impl<P: Copy> Slots<P> {
     }
 }
 
-fn with_slots<A: PageAllocator>(zone: A) -> (A, Slots<A::Page>) {
+/// Warm after eight hits of each place.
+fn with_slots<A: PageAllocator>(zone: A, places: usize, orders: u8) -> (A, Slots<A::Page>) {
     let mut slots = Slots {
-        places: vec![None; 256],
+        places: vec![None; places],
         random: 1,
+        orders,
     };
-    slots.hit(&zone, 8 * OPS);
+    slots.hit(&zone, 8 * places);
     (zone, slots)
+}
+
+/// Chunks of orders 0 to 9.
+fn with_runs<A: PageAllocator>(zone: A) -> (A, Slots<A::Page>) {
+    with_slots(zone, 256, 10)
+}
+
+/// Single pages.
+fn with_singles<A: PageAllocator>(zone: A) -> (A, Slots<A::Page>) {
+    with_slots(zone, 1 << 15, 1)
 }
 
 fn lists(policy: ListPolicy) -> ListAllocator {
@@ -266,17 +280,26 @@ fn contig<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
 }
 
 #[library_benchmark]
-#[bench::pcp(with_slots(lists(ListPolicy::Pcp)))]
-#[bench::owner(with_slots(lists(ListPolicy::Owner)))]
-#[bench::split(with_slots(lists(ListPolicy::Split)))]
-#[bench::economy(args = (with_slots(economy())), config = at_most(920))]
+#[bench::pcp(with_runs(lists(ListPolicy::Pcp)))]
+#[bench::owner(with_runs(lists(ListPolicy::Owner)))]
+#[bench::split(with_runs(lists(ListPolicy::Split)))]
+#[bench::economy(args = (with_runs(economy())), config = at_most(920))]
 fn random_orders<A: PageAllocator<Page = PageIdx>>(slots: (A, Slots<PageIdx>)) -> impl Sized {
+    mix(slots)
+}
+
+#[library_benchmark]
+#[bench::pcp(with_singles(lists(ListPolicy::Pcp)))]
+#[bench::owner(with_singles(lists(ListPolicy::Owner)))]
+#[bench::split(with_singles(lists(ListPolicy::Split)))]
+#[bench::economy(args = (with_singles(economy())), config = at_most(900))]
+fn random_singles<A: PageAllocator<Page = PageIdx>>(slots: (A, Slots<PageIdx>)) -> impl Sized {
     mix(slots)
 }
 
 library_benchmark_group!(
     name = fast_path;
-    benchmarks = pair, pair_order9, alloc_single, free_local, free_remote, alloc_bulk, free_bulk_local, free_bulk_remote, contig, random_orders
+    benchmarks = pair, pair_order9, alloc_single, free_local, free_remote, alloc_bulk, free_bulk_local, free_bulk_remote, contig, random_orders, random_singles
 );
 
 main!(library_benchmark_groups = fast_path);

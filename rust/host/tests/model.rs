@@ -348,6 +348,13 @@ fn free_set(policy: Policy, ranges: &[u32], gives: &[(u32, Give)]) -> BTreeSet<u
     let zone = policy.zone(&config(ranges)).expect("a valid description");
     let pages: Vec<u32> = index_ranges(&*zone, ranges).flatten().collect();
     let number = |page: PageIdx| pages.binary_search(&page.0).expect("a page of the zone");
+    let range_of = |nr: usize| {
+        let mut ends = ranges.iter().scan(0, |end, &len| {
+            *end += len as usize;
+            Some(*end)
+        });
+        ends.position(|end| nr < end)
+    };
     let take_all = || {
         let mut taken = BTreeSet::new();
         // From all CPUs in turn; each takes what it can get.
@@ -381,8 +388,11 @@ fn free_set(policy: Policy, ranges: &[u32], gives: &[(u32, Give)]) -> BTreeSet<u
                 let first = first.index(pages.len());
                 let run = PageIdx(pages[first]);
                 let last = first + *nr as usize - 1;
-                let adjacent = pages.get(last) == Some(&(run.0 + nr - 1));
-                let right = adjacent && (first..=last).all(|nr| used.contains(&nr));
+                // Which ranges are neighbours among the indexes is up to the policy.
+                if range_of(first) != range_of(last) {
+                    continue;
+                }
+                let right = (first..=last).all(|nr| used.contains(&nr));
                 let freed = zone.free_contig(cpu, run, *nr, Context::Task);
                 assert_eq!(freed.is_ok(), right, "{freed:?}");
                 if right {

@@ -311,19 +311,20 @@ impl Blocks {
             .store(self.count_local(block));
     }
 
-    /// The quarter of a block that so many free pages reach: 4 means all of it.
+    /// The sixteenths of a block that so many free pages fill.
     #[inline(always)]
-    pub(super) fn quarter(&self, nr_free: u32) -> u32 {
-        nr_free >> (self.order.get() - 2)
+    pub(super) fn sixteenths(&self, nr_free: u32) -> u32 {
+        nr_free >> (self.order.get() - 4)
     }
 
     /// The first word of a block, counted from the first of all blocks, that has a local page.
+    #[inline]
     pub(super) fn first_free_word(&self, block: BlockIdx) -> Option<u32> {
         let first = self.first_word(block);
-        (first..first + self.words_per_block())
-            .find(|&w| self.local[w].load() != 0)
-            // CAST: a word for 64 pages, whose indexes fit 32 bits.
-            .map(|w| w as u32)
+        let words = &self.local[first..first + self.words_per_block()];
+        let nr = words.iter().position(|word| word.load() != 0)?;
+        // CAST: a word for 64 pages, whose indexes fit 32 bits.
+        Some((first + nr) as u32)
     }
 
     /// Takes the first page of word `w` of all words, if there is such a word and it has one.

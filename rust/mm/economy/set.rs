@@ -44,8 +44,11 @@ const PLACE_BUCKET: u32 = 3;
 /// ripen while there are whole blocks: more frees are likely to follow, and allocating from it meanwhile
 /// would make two CPUs fight over its cache lines and mix young pages with old ones.
 const PLACE_RIPENING: u32 = PLACE_BUCKET + NR_BUCKETS as u32;
-/// Lists of partial blocks per type: the buckets, and what is ripening.
-const NR_PARTIAL_LISTS: usize = NR_BUCKETS + 1;
+/// `place` of a block with crumbs: less than a sixteenth of it is free. What is freed there is left to
+/// gather until it is worth the search, as long as the zone has whole blocks.
+const PLACE_CRUMBS: u32 = PLACE_RIPENING + 1;
+/// Lists of partial blocks per type: the buckets, what is ripening, crumbs.
+const NR_PARTIAL_LISTS: usize = NR_BUCKETS + 2;
 
 /// Partial blocks per bucket that are searched for a run before a whole block is broken.
 const SEARCH_LIMIT: usize = 16;
@@ -288,7 +291,7 @@ impl Busy<'_> {
         let before = private.nr_free.load();
         let now = before.wrapping_add(order.pages());
         // Else the block belongs elsewhere now.
-        let stays = before != 0 && blocks.quarter(before) == blocks.quarter(now);
+        let stays = before != 0 && blocks.sixteenths(before) == blocks.sixteenths(now);
         if !stays || !blocks.put_in_word(page, order) {
             return false;
         }
@@ -369,7 +372,10 @@ fn place_for(blocks: &Blocks, nr_free: u32) -> u32 {
     match nr_free {
         0 => PLACE_NONE,
         n if n == whole => PLACE_WHOLE,
-        n => PLACE_BUCKET + blocks.quarter(n),
+        n => match blocks.sixteenths(n) {
+            0 => PLACE_CRUMBS,
+            n => PLACE_BUCKET + n / 4,
+        },
     }
 }
 
@@ -459,16 +465,18 @@ impl Held<'_> {
     }
 
     /// Makes another block current: the fullest partial one, else a whole one from here, one that is
-    /// ripening, or a whole one from the zone.
+    /// ripening, a whole one from the zone, or one with crumbs.
     fn next_current(&self, mt: Migratetype) -> bool {
         self.retire_current(mt);
         let lists = &self.set.partial[mt.idx()];
         let ripe = || self.pop_partial(&lists[..NR_BUCKETS]);
-        let ripening = || self.pop_partial(&lists[NR_BUCKETS..]);
+        let ripening = || self.pop_partial(&lists[NR_BUCKETS..=NR_BUCKETS]);
+        let crumbs = || self.pop_partial(&lists[NR_BUCKETS + 1..]);
         let block = ripe()
             .or_else(|| self.pop_whole_for(mt))
             .or_else(ripening)
-            .or_else(|| self.take_whole(mt));
+            .or_else(|| self.take_whole(mt))
+            .or_else(crumbs);
         block
             .inspect(|&block| self.make_current(block, mt))
             .is_some()
@@ -505,7 +513,7 @@ impl Held<'_> {
     }
 
     /// Takes a run smaller than a block: from the current block, from the fullest partial blocks that
-    /// may have one, from a whole block, and only then from any partial block.
+    /// may well have one, from a whole block, and only then from any partial block.
     fn alloc_run(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
         let current = self.set.current[mt.idx()].load();
         if current != NO_BLOCK {
@@ -514,21 +522,22 @@ impl Held<'_> {
                 return Some(self.blocks().page(block, bit));
             }
         }
-        self.run_from_partial(order, mt, SEARCH_LIMIT, |_| true)
+        let lists = &self.set.partial[mt.idx()];
+        self.run_from_partial(&lists[..=NR_BUCKETS], order, SEARCH_LIMIT, |_| true)
             .or_else(|| self.run_from_whole(order, mt))
-            .or_else(|| self.run_from_partial(order, mt, usize::MAX, |_| true))
+            .or_else(|| self.run_from_partial(lists, order, usize::MAX, |_| true))
     }
 
-    /// Bounded by `limit` blocks per bucket, or by the blocks of this set.
+    /// Takes a run from a block of some lists, of which it looks at `limit` each.
     fn run_from_partial(
         &self,
+        lists: &[AtomicU32],
         order: Order,
-        mt: Migratetype,
         limit: usize,
         may_use: impl Fn(BlockIdx) -> bool,
     ) -> Option<PageIdx> {
         let blocks = self.blocks();
-        for list in &self.set.partial[mt.idx()] {
+        for list in lists {
             let mut cursor = list.load();
             let mut tried = 0;
             while cursor != NO_BLOCK && tried < limit {
@@ -570,7 +579,8 @@ impl Held<'_> {
                     return Some(blocks.page(BlockIdx(current), bit));
                 }
             }
-            if let Some(page) = self.run_from_partial(order, other, usize::MAX, may_use) {
+            let lists = &self.set.partial[other.idx()];
+            if let Some(page) = self.run_from_partial(lists, order, usize::MAX, may_use) {
                 self.count(Event::Fallback);
                 return Some(page);
             }
@@ -868,18 +878,22 @@ impl Held<'_> {
         let blocks = self.blocks();
         let others = Migratetype::PCP.into_iter().filter(|&other| other != mt);
         core::iter::once(mt).chain(others).find_map(|of| {
-            self.set.partial[of.idx()].iter().rev().find_map(|list| {
-                let mut cursor = list.load();
-                while cursor != NO_BLOCK {
-                    let block = BlockIdx(cursor);
-                    let allowed = mt == Migratetype::Movable || !blocks.tag(block).cma;
-                    if allowed && blocks.has_run(block, order) {
-                        return Some(block);
+            let lists = &self.set.partial[of.idx()];
+            let emptiest_first = lists[..=NR_BUCKETS].iter().rev();
+            emptiest_first
+                .chain(&lists[NR_BUCKETS + 1..])
+                .find_map(|list| {
+                    let mut cursor = list.load();
+                    while cursor != NO_BLOCK {
+                        let block = BlockIdx(cursor);
+                        let allowed = mt == Migratetype::Movable || !blocks.tag(block).cma;
+                        if allowed && blocks.has_run(block, order) {
+                            return Some(block);
+                        }
+                        cursor = blocks.get(block).next.load();
                     }
-                    cursor = blocks.get(block).next.load();
-                }
-                None
-            })
+                    None
+                })
         })
     }
 
