@@ -129,7 +129,7 @@ fn refuse_useless<'a>(pairs: &Pairs<'a, { KEYS.len() }>, workload: Workload) -> 
         (
             "pages",
             !workload.has_working_set(),
-            "not with workload=pair or hog, which have no working set",
+            "not with workload=pair, hog or frag, which have no working set",
         ),
         (
             "free",
@@ -145,6 +145,11 @@ fn refuse_useless<'a>(pairs: &Pairs<'a, { KEYS.len() }>, workload: Workload) -> 
             "ops",
             workload == Workload::Hog,
             "not with workload=hog, which takes what there is",
+        ),
+        (
+            "ms",
+            workload == Workload::Frag,
+            "not with workload=frag, which does the same at every fill level",
         ),
     ];
     for (key, refused, why) in useless {
@@ -169,10 +174,10 @@ fn named<'a, T>(
 
 fn read_workload(word: &str) -> Result<'_, Workload> {
     // Named by the interface, to come.
-    if matches!(word, "frag" | "replay" | "mirror") {
+    if matches!(word, "replay" | "mirror") {
         return bad("workload", word, Reason::NotOffered);
     }
-    let names = "pair, bulk, rand, purge, fanout, exit, hog, contig, stress";
+    let names = "pair, bulk, rand, purge, fanout, exit, hog, frag, contig, stress";
     named("workload", word, Workload::from_name(word), names)
 }
 

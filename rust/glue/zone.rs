@@ -162,11 +162,7 @@ impl Zone {
 
     /// Figures that only policies with ranges of their own have.
     pub(crate) fn report(&self) -> Option<&dyn Report> {
-        match &self.backend {
-            Backend::List(managed) => Some(&managed.alloc),
-            Backend::Economy(managed) => Some(&managed.alloc),
-            Backend::Stock(_) => None,
-        }
+        with_allocator!(self, alloc => alloc.report())
     }
 
     /// Counters.

@@ -172,6 +172,11 @@ pub trait PageAllocator: Sync {
 
     /// Sets counters and lock figures to zero.
     fn reset_stats(&self);
+
+    /// What the policy can say of its ranges, if it has any.
+    fn report(&self) -> Option<&dyn Report> {
+        None
+    }
 }
 
 /// CPUs that come and go. Task context; the CPU in question runs nothing of ours meanwhile.

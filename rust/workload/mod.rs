@@ -27,6 +27,7 @@ mod plan;
 mod report;
 mod worker;
 
+mod frag;
 mod handover;
 mod sets;
 mod solo;

@@ -12,6 +12,10 @@ use super::{
         Set,
         SEGMENT, //
     },
+    frag::{
+        Board,
+        Keeper, //
+    },
     handover,
     report::{
         Counters,
@@ -123,6 +127,7 @@ struct Seat {
 /// A run: what shall be done, and what the workers share while they do it.
 pub struct Plan {
     spec: Spec,
+    zone_pages: u64,
     /// Workers by number.
     seats: Array<Seat>,
     /// Working set per CPU.
@@ -145,6 +150,7 @@ pub struct Plan {
     rows: Array<Row>,
     rings: Rings,
     pool: Pool,
+    board: Board,
 }
 
 impl Plan {
@@ -178,10 +184,16 @@ impl Plan {
             Workload::Purge => DEFAULT_PAGES.min(fair.max(1) * mean),
             _ => DEFAULT_PAGES.min(zone_pages / 2 / nr as u64),
         });
-        let set_chunks = (set_pages / mean).max(1);
+        let set_chunks = match spec.workload {
+            // A CPU's share of the zone in the smallest chunks, when larger ones are not to be had.
+            Workload::Frag => ((zone_pages / nr as u64) >> spec.order.lo.get()) + 1,
+            _ => (set_pages / mean).max(1),
+        };
         let ring_chunks = match spec.workload {
             Workload::Fanout => fair.min(MAX_RING).max(2 * set_chunks),
             Workload::Purge => set_chunks,
+            // What is on the way counts as in use, and there is to be little of it.
+            Workload::Frag => (fair / 64).clamp(1, MAX_RING),
             _ => fair.min(MAX_RING),
         };
         let nr_allocators = spec.alloc_cpus().len() as u64;
@@ -193,8 +205,13 @@ impl Plan {
             Workload::Hog => nr + segments_of(zone_pages >> spec.order.lo.get()),
             _ => 0,
         };
+        let boards = match spec.workload {
+            Workload::Frag => spec.repeat as usize,
+            _ => 0,
+        };
         Ok(Plan {
             spec: *spec,
+            zone_pages,
             set_pages,
             set_chunks,
             rounds: match spec.amount {
@@ -212,6 +229,7 @@ impl Plan {
             rows: Array::new(nr * spec.repeat as usize, |_| Row::new())?,
             rings: Rings::new(topology, ring_chunks as usize, alike)?,
             pool: Pool::new(segments, alike)?,
+            board: Board::new(nr, boards)?,
             seats,
         })
     }
@@ -257,7 +275,7 @@ impl Plan {
             let start = machine.now_ns();
             worker.begin(start);
             // Also when the run has been stopped: all have to go through the same barriers.
-            tools.run(&mut worker, &mut passes);
+            tools.run(&mut worker, &mut passes, repetition as usize);
             let (end, tally) = (machine.now_ns(), worker.tally);
             if worker.leads() {
                 let more = worker.goes_on();
@@ -327,7 +345,9 @@ impl Plan {
         };
         let cpus = Array::new(self.seats.len(), |nr| self.seats[nr].cpu)?;
         let changes = after.since(before);
-        Ok(Report::new(setting, cpus, self.rows, changes, early)?)
+        Ok(Report::new(
+            setting, cpus, self.rows, self.board, changes, early,
+        )?)
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -357,6 +377,15 @@ impl Plan {
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    pub(super) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Pages that can be allocated at once.
+    pub(super) fn zone_pages(&self) -> u64 {
+        self.zone_pages
     }
 
     pub(super) fn rounds(&self) -> u64 {
@@ -427,7 +456,7 @@ fn topology(spec: &Spec, workers: usize) -> Topology {
             allocators: spec.alloc_cpus().len(),
             freers: spec.freeing_cpus().len(),
         },
-        Workload::Stress if workers > 1 => Topology::Neighbours {
+        Workload::Stress | Workload::Frag if workers > 1 => Topology::Neighbours {
             workers,
             distance: MAX_NEIGHBOURS.min(workers - 1),
         },
@@ -439,7 +468,7 @@ fn segments_of(chunks: u64) -> usize {
     chunks.div_ceil(SEGMENT as u64) as usize
 }
 
-/// What a worker has for itself, by workload. `frag` will have its own here.
+/// What a worker has for itself, by workload.
 enum Tools<P> {
     Nothing,
     Pair,
@@ -449,6 +478,7 @@ enum Tools<P> {
     Hog(Set),
     Rand(Slots<P>),
     Stress(Hand<P>),
+    Frag(Keeper<P>),
 }
 
 impl<P: Copy> Tools<P> {
@@ -462,6 +492,7 @@ impl<P: Copy> Tools<P> {
             Workload::Hog => Tools::Hog(Set::new(plan.pool.segments() * SEGMENT)?),
             Workload::Rand => Tools::Rand(Slots::new(chunks)?),
             Workload::Stress => Tools::Stress(Hand::new(chunks)?),
+            Workload::Frag => Tools::Frag(Keeper::new(chunks, plan.zone_pages)?),
         })
     }
 
@@ -477,7 +508,7 @@ impl<P: Copy> Tools<P> {
     }
 
     /// What is timed.
-    fn run<A, M>(&mut self, worker: &mut Worker<'_, A, M>, passes: &mut Passes)
+    fn run<A, M>(&mut self, worker: &mut Worker<'_, A, M>, passes: &mut Passes, repetition: usize)
     where
         A: PageAllocator<Page = P>,
         M: Machine<P>,
@@ -491,6 +522,7 @@ impl<P: Copy> Tools<P> {
             Tools::Hog(set) => sets::hog(worker, set, passes),
             Tools::Rand(slots) => slots.hit(worker),
             Tools::Stress(hand) => hand.play(worker),
+            Tools::Frag(keeper) => keeper.keep(worker, passes, repetition),
         }
     }
 
@@ -503,6 +535,7 @@ impl<P: Copy> Tools<P> {
         match self {
             Tools::Rand(slots) => slots.clean_up(worker),
             Tools::Stress(hand) => hand.clean_up(worker),
+            Tools::Frag(keeper) => keeper.clean_up(worker),
             _ => {}
         }
     }

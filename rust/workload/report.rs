@@ -5,7 +5,11 @@
 //! Everything is counted in integers; figures with a fraction are kept in hundredths.
 
 use super::{
-    spec::Spec,
+    frag::Board,
+    spec::{
+        Spec,
+        Workload, //
+    },
     worker::{
         Tally,
         Wrongs, //
@@ -232,6 +236,7 @@ pub struct Report {
     cpus: Array<CpuIdx>,
     /// By repetition, then worker.
     rows: Array<Row>,
+    board: Board,
     changes: Counters,
     verdict: Verdict,
     ops: Spread,
@@ -250,6 +255,7 @@ impl Report {
         setting: Setting,
         cpus: Array<CpuIdx>,
         rows: Array<Row>,
+        board: Board,
         changes: Counters,
         early: Option<Verdict>,
     ) -> Result<Report> {
@@ -275,6 +281,7 @@ impl Report {
             setting,
             cpus,
             rows,
+            board,
             changes,
         })
     }
@@ -304,6 +311,9 @@ impl Report {
         self.write_totals(out)?;
         self.write_circumstances(out)?;
         self.write_spread(out)?;
+        if self.setting.spec.workload == Workload::Frag {
+            self.board.write(out)?;
+        }
         self.changes.write(out)?;
         self.write_table(out)
     }
@@ -438,7 +448,7 @@ fn ratio(a: u64, scale: u64, b: u64) -> u64 {
 }
 
 /// A number of hundredths, with its fraction.
-struct Hundredths(u64);
+pub(super) struct Hundredths(pub(super) u64);
 
 impl fmt::Display for Hundredths {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -52,6 +52,8 @@ named! {
         Exit => "exit",
         /// All CPUs allocate to exhaustion, then all free.
         Hog => "hog",
+        /// Chunks of all kinds and lifetimes at rising fill levels.
+        Frag => "frag",
         /// Allocate runs of pages, then free them all.
         Contig => "contig",
         /// All of it at random.
@@ -187,11 +189,15 @@ impl Spec {
                     lo: Order::ZERO,
                     hi: nine,
                 },
+                Workload::Frag => OrderRange {
+                    lo: Order::ZERO,
+                    hi: Order::new(3),
+                },
                 Workload::Contig => OrderRange::one(nine),
                 _ => OrderRange::one(Order::ZERO),
             },
             mobility: match workload {
-                Workload::Stress => Mobility::Mixed,
+                Workload::Stress | Workload::Frag => Mobility::Mixed,
                 _ => Mobility::One(Migratetype::Movable),
             },
             amount: match workload {
@@ -256,7 +262,7 @@ impl Workload {
 
     /// Whether a working set can be given (`pages=`).
     pub const fn has_working_set(self) -> bool {
-        !matches!(self, Workload::Pair | Workload::Hog)
+        !matches!(self, Workload::Pair | Workload::Hog | Workload::Frag)
     }
 
     /// Whether allocating and freeing are phases apart, timed each (`free=`).

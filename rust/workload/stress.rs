@@ -24,10 +24,11 @@ const BURST: u32 = 32;
 /// Rolls of the dice between two looks at the rings.
 const ROLLS: u64 = 64;
 
-/// The chunks that a worker holds: the first `len`, in no order.
+/// The chunks that a worker holds: the first `len`, young ones rather towards the end.
 pub(super) struct Hand<P> {
     chunks: Array<Option<Chunk<P>>>,
     len: usize,
+    pages: u64,
 }
 
 impl<P: Copy> Hand<P> {
@@ -35,7 +36,23 @@ impl<P: Copy> Hand<P> {
         Ok(Hand {
             chunks: Array::new(nr, |_| None)?,
             len: 0,
+            pages: 0,
         })
+    }
+
+    /// Chunks in the hand.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether a chunk has to go for the next.
+    pub(super) fn is_full(&self) -> bool {
+        self.len == self.chunks.len()
+    }
+
+    /// Pages in the hand.
+    pub(super) fn pages(&self) -> u64 {
+        self.pages
     }
 
     /// Rolls dice until the share of allocations is done.
@@ -73,7 +90,9 @@ impl<P: Copy> Hand<P> {
             }
             1..=3 => {
                 let nr = u64::from(worker.choices.below(BURST) + 1).min(left);
-                (0..nr).for_each(|_| self.add(worker));
+                (0..nr).for_each(|_| {
+                    self.add(worker);
+                });
                 nr
             }
             4..=6 => {
@@ -97,33 +116,42 @@ impl<P: Copy> Hand<P> {
         }
     }
 
-    /// Tries to allocate a chunk, if need be in place of another.
-    fn add<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    /// Tries to allocate a chunk, if need be in place of another; says whether there was one.
+    pub(super) fn add<A, M>(&mut self, worker: &mut Worker<'_, A, M>) -> bool
     where
         A: PageAllocator<Page = P>,
         M: Machine<P>,
     {
-        if self.len == self.chunks.len() {
+        if self.is_full() {
             self.free_any(worker);
         }
-        if let Some(chunk) = worker.alloc() {
+        let chunk = worker.alloc();
+        if let Some(chunk) = chunk {
             self.chunks[self.len] = Some(chunk);
             self.len += 1;
+            self.pages += u64::from(chunk.tag.order().pages());
         }
+        chunk.is_some()
     }
 
-    /// Takes out a chunk at random.
-    fn take_any<A, M>(&mut self, worker: &mut Worker<'_, A, M>) -> Option<Chunk<P>>
+    /// Takes out a chunk at random, of the last `among`.
+    pub(super) fn take<A, M>(
+        &mut self,
+        worker: &mut Worker<'_, A, M>,
+        among: usize,
+    ) -> Option<Chunk<P>>
     where
         A: PageAllocator<Page = P>,
         M: Machine<P>,
     {
         let last = self.len.checked_sub(1)?;
         // CAST: the plan keeps working sets within 32 bits.
-        let place = worker.choices.below(self.len as u32) as usize;
+        let place = last - worker.choices.below(among as u32) as usize;
         self.chunks.swap(place, last);
         self.len = last;
-        self.chunks[last].take()
+        let chunk = self.chunks[last].take()?;
+        self.pages -= u64::from(chunk.tag.order().pages());
+        Some(chunk)
     }
 
     fn free_any<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
@@ -131,21 +159,28 @@ impl<P: Copy> Hand<P> {
         A: PageAllocator<Page = P>,
         M: Machine<P>,
     {
-        if let Some(chunk) = self.take_any(worker) {
+        if let Some(chunk) = self.take(worker, self.len) {
             worker.free(chunk);
         }
     }
 
-    /// Gives a chunk to a neighbour to free, or frees it where that has no room.
     fn hand_over_any<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
     where
         A: PageAllocator<Page = P>,
         M: Machine<P>,
     {
+        if let Some(chunk) = self.take(worker, self.len) {
+            Self::hand_over(worker, chunk);
+        }
+    }
+
+    /// Gives a chunk to a neighbour to free, or frees it where that has no room.
+    pub(super) fn hand_over<A, M>(worker: &mut Worker<'_, A, M>, chunk: Chunk<P>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
         let rings = worker.plan.rings();
-        let Some(chunk) = self.take_any(worker) else {
-            return;
-        };
         let nr_out = rings.topology.nr_out(worker.nr);
         if nr_out == 0 {
             return worker.free(chunk);

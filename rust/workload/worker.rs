@@ -477,6 +477,13 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
         self.idle(|machine| barrier.pass(passes, machine));
     }
 
+    /// Does something that is no part of the work.
+    pub(super) fn aside(&mut self, deed: impl FnOnce(&mut Self)) {
+        let start = self.machine.now_ns();
+        deed(self);
+        self.tally.waited_ns += self.machine.now_ns().saturating_sub(start);
+    }
+
     /// Does something that is not busy time.
     fn idle<R>(&mut self, wait: impl FnOnce(&M) -> R) -> R {
         let start = self.machine.now_ns();

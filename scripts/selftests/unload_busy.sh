@@ -19,7 +19,8 @@ start_run() {
 	job=$!
 	JOBS=$job
 	tries=0
-	while [ "$(zone_column t-a busy)" = no ]; do
+	# A signal while the threads are being made leaves no result.
+	while [ "$(sum t-a/stats '[a-z_]*_order[0-9]*')" = 0 ]; do
 		tries=$((tries + 1))
 		sleep 0.02
 		[ $tries -lt 1000 ] || { echo "no run has started: $(cat "$WORK/run")"; return 1; }

@@ -30,7 +30,7 @@ use crate::mm::{
         BLOCK_ORDERS,
         MAX_ORDER, //
     },
-    Config, Hotplug, PageAllocator,
+    Config, Hotplug, PageAllocator, Report,
 };
 use core::cmp::Ordering;
 
@@ -649,5 +649,9 @@ impl PageAllocator for Economy {
         self.stats.reset();
         self.zone.locks().reset_figures();
         self.shared_lock.reset_figures();
+    }
+
+    fn report(&self) -> Option<&dyn Report> {
+        Some(self)
     }
 }

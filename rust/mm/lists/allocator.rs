@@ -37,7 +37,7 @@ use crate::mm::{
         BLOCK_ORDERS,
         MAX_ORDER, //
     },
-    Config, Hotplug, ListPolicy, PageAllocator,
+    Config, Hotplug, ListPolicy, PageAllocator, Report,
 };
 
 /// A zone under policy `pcp`, `owner` or `split`.
@@ -491,5 +491,9 @@ impl PageAllocator for ListAllocator {
         self.stats.reset();
         self.zone.locks().reset_figures();
         self.sets.reset_figures();
+    }
+
+    fn report(&self) -> Option<&dyn Report> {
+        Some(self)
     }
 }
