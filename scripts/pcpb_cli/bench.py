@@ -23,7 +23,7 @@ from pcpb_cli.records import POLICIES
 from pcpb_cli.steps import PROJECT, SCRIPTS, Failed
 
 WORKLOADS = PROJECT / "samples" / "workloads"
-WORKLOAD_ORDER = ("pair", "bulk", "rand", "purge", "fanout", "exit", "hog", "contig",
+WORKLOAD_ORDER = ("pair", "bulk", "rand", "purge", "fanout", "exit", "hog", "frag", "contig",
                   "stress")
 GUEST_SCRIPT = SCRIPTS / "bench-guest.sh"
 

@@ -69,6 +69,8 @@ def columns(comparison):
         ("contended", "/M ops", median(records.CONTENDED)),
         ("irq-off", "/op", median(records.IRQ_OFF)),
         ("whole", "blocks", median(records.BLOCKS, lambda share: f"{share * 100:.1f}%")),
+        ("2 MiB", "75% full", median(records.HUGE_75, lambda percent: f"{percent:.1f}%")),
+        ("2 MiB", "90% full", median(records.HUGE_90, lambda percent: f"{percent:.1f}%")),
     ]
 
 

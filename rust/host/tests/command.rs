@@ -318,7 +318,7 @@ fn bad_runs_are_refused_in_words() {
             ("workload=pair cpus=0 cpus=1", "key 'cpus' given twice"),
             (
                 "workload=peer cpus=0",
-                "workload 'peer': none of pair, bulk, rand, purge, fanout, exit, hog, contig, stress",
+                "workload 'peer': none of pair, bulk, rand, purge, fanout, exit, hog, frag, contig, stress",
             ),
             (
                 "workload=replay cpus=0",
@@ -412,7 +412,7 @@ fn bad_runs_are_refused_in_words() {
             ),
             (
                 "workload=pair cpus=0 pages=5",
-                "pages '5': not with workload=pair or hog, which have no working set",
+                "pages '5': not with workload=pair, hog or frag, which have no working set",
             ),
             (
                 "workload=purge cpus=0 free=lifo",
@@ -536,6 +536,7 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         let default = Spec::new(workload, cpus);
         let amount = match amount {
             Some(Amount::Ops(_)) if workload == Workload::Hog => default.amount,
+            Some(Amount::Ms(_)) if workload == Workload::Frag => default.amount,
             Some(amount) => amount,
             None => default.amount,
         };

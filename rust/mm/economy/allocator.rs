@@ -9,6 +9,7 @@
 use super::{
     bits::WORD_ORDER,
     blocks::{Blocks, Holder, Tag, MAX_SETS},
+    hot::Hot,
     pending::Pending,
     set::{Held, Set},
     zone::{Zone, GROUP_ORDER},
@@ -102,6 +103,7 @@ impl Economy {
             // CAST: checked above.
             blocks: Blocks::new(nr_blocks as u32, block_order)?,
             pending: Pending::new(nr_sets)?,
+            hot: Hot::new(nr_sets, managed_pages)?,
             sets: Array::new(nr_sets as usize, |_| CachePadded(Set::new()))?,
             shared_lock: CountedLocks::new(1, LockClass::Pcp, |_| ())?,
             zone: Zone::new(nr_blocks as u32)?,
@@ -167,10 +169,10 @@ impl Economy {
         Err(error)
     }
 
-    /// Takes a run of at most a word out of the current word of the calling CPU.
+    /// Takes a run of at most a word out of the set of the calling CPU, if that takes no search.
     #[inline(always)]
     fn alloc_quick(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
-        self.enter_quick(cpu)?.take_current(&self.blocks, order, mt)
+        self.enter_quick(cpu)?.take_quick(order, mt)
     }
 
     /// Frees a run of at most a word into a block of the calling CPU if that takes no search and changes
@@ -191,7 +193,7 @@ impl Economy {
         };
         let freed = owner == cpu.0
             && self.blocks.pending(block).load() == 0
-            && busy.put_quick(&self.blocks, block, page, order);
+            && busy.put_quick(block, page, order, mt);
         if freed {
             self.stats.free(cpu, mt, order);
         }
@@ -254,7 +256,7 @@ impl Economy {
         let mt = self.blocks.tag(block).mt;
         let freed = self
             .enter_quick(cpu)
-            .is_some_and(|busy| busy.take_back(&self.blocks, block, cpu.0, self.high));
+            .is_some_and(|busy| busy.take_back(block));
         if freed {
             self.stats.free(cpu, mt, self.blocks.order());
         }
@@ -267,7 +269,7 @@ impl Economy {
         match order.cmp(&self.blocks.order()) {
             Ordering::Less if order <= WORD => self.alloc_quick(cpu, order, mt),
             Ordering::Equal => {
-                let block = self.enter_quick(cpu)?.give_whole(&self.blocks, mt)?;
+                let block = self.enter_quick(cpu)?.give_whole(mt)?;
                 Some(self.blocks.page(block, 0))
             }
             _ => None,

@@ -86,6 +86,23 @@ fn find_whole_words(words: impl Iterator<Item = u64>, len: u32) -> Option<u32> {
     None
 }
 
+/// The aligned runs that the set bits of a word are made of, each as long as possible: its first bit and
+/// its order.
+pub(super) fn runs(mut word: u64) -> impl Iterator<Item = (u32, Order)> {
+    core::iter::from_fn(move || {
+        let bit = word.trailing_zeros();
+        if bit == 64 {
+            return None;
+        }
+        let len = (word >> bit).trailing_ones();
+        let order = len.ilog2().min((bit | 64).trailing_zeros());
+        // CAST: at most 6.
+        let order = Order::new(order as u8);
+        word &= !run_mask(bit, order);
+        Some((bit, order))
+    })
+}
+
 /// The words that a run touches, each with the mask of its part of the run.
 #[inline]
 pub(super) fn run_words(start: u32, order: Order) -> impl Iterator<Item = (usize, u64)> {

@@ -109,6 +109,9 @@ pub(super) struct Private {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Public>() + size_of::<Private>() == 32);
 
+/// Less than this part of a block is crumbs, as an order: 1/64.
+const CRUMBS: u8 = 6;
+
 /// A line of 64 bytes has room for four.
 const SPREAD_MAX: u8 = 2;
 
@@ -311,10 +314,16 @@ impl Blocks {
             .store(self.count_local(block));
     }
 
-    /// The sixteenths of a block that so many free pages fill.
+    /// The quarters of a block that so many free pages fill.
+    #[inline]
+    pub(super) fn quarters(&self, nr_free: u32) -> u32 {
+        nr_free >> (self.order.get() - 2)
+    }
+
+    /// Whether so many free pages are but crumbs.
     #[inline(always)]
-    pub(super) fn sixteenths(&self, nr_free: u32) -> u32 {
-        nr_free >> (self.order.get() - 4)
+    pub(super) fn has_crumbs(&self, nr_free: u32) -> bool {
+        nr_free >> (self.order.get() - CRUMBS) == 0
     }
 
     /// The first word of a block, counted from the first of all blocks, that has a local page.
@@ -416,6 +425,20 @@ impl Blocks {
         true
     }
 
+    /// Takes a run of `2^order` pages, `order` at most 6. Returns false, with nothing changed, if not all
+    /// of them are free. Does not count.
+    #[inline(always)]
+    pub(super) fn take_from_word(&self, page: PageIdx, order: Order) -> bool {
+        let word = &self.local[page.idx() >> WORD_ORDER];
+        let mask = run_mask(page.0 % 64, order);
+        let bits = word.load();
+        if bits & mask != mask {
+            return false;
+        }
+        word.store(bits & !mask);
+        true
+    }
+
     /// The local bits of a block.
     #[inline]
     fn local_words(&self, block: BlockIdx) -> impl Iterator<Item = u64> + '_ {
@@ -510,9 +533,10 @@ impl Blocks {
         run_words(bit, order).all(|(w, mask)| self.remote[first + w].or(mask) & mask == 0)
     }
 
-    /// Moves the remote bits of a block to the local ones. By the holder of its set. Returns the
-    /// number of pages, and how many of them were free locally already: freed twice.
-    pub(super) fn absorb(&self, block: BlockIdx) -> (u32, u32) {
+    /// Moves the remote bits of a block to the local ones, and shows them by words, each with its first
+    /// page. By the holder of its set. Returns the number of pages, and how many of them were free locally
+    /// already: freed twice.
+    pub(super) fn absorb(&self, block: BlockIdx, mut each: impl FnMut(PageIdx, u64)) -> (u32, u32) {
         let first = self.first_word(block);
         let (mut absorbed, mut twice) = (0, 0);
         for w in first..first + self.words_per_block() {
@@ -525,6 +549,8 @@ impl Blocks {
             self.local[w].store(local | bits);
             absorbed += (bits & !local).count_ones();
             twice += (bits & local).count_ones();
+            // CAST: a word for 64 pages, whose indexes fit 32 bits.
+            each(PageIdx((w as u32) << WORD_ORDER), bits);
         }
         let nr_free = &self.private[self.slot(block)].nr_free;
         nr_free.store(nr_free.load().wrapping_add(absorbed));
@@ -610,7 +636,7 @@ mod tests {
         assert!(blocks.put_remote(block, 0, Order::new(6)));
         assert!(!blocks.put_remote(block, 3, Order::ZERO));
         assert!(blocks.put_remote(block, 500, Order::ZERO));
-        assert_eq!(blocks.absorb(block), (64, 1));
+        assert_eq!(blocks.absorb(block, |_, _| ()), (64, 1));
         assert_eq!(blocks.nr_free(block), 512 - 64);
         assert!(!blocks.has_remote(block));
     }

@@ -211,7 +211,7 @@ impl Report for Economy {
     }
 
     fn metadata_bytes(&self) -> u64 {
-        self.blocks.bytes() + Zone::bytes(self.blocks.nr_blocks())
+        self.blocks.bytes() + self.hot.bytes() + Zone::bytes(self.blocks.nr_blocks())
     }
 
     fn free_chunks(&self, place: Place) -> FreeChunks {

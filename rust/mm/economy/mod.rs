@@ -61,6 +61,7 @@ mod bits;
 
 mod blocks;
 
+mod hot;
 mod pending;
 mod zone;
 
@@ -70,7 +71,7 @@ mod allocator;
 mod batch;
 mod check;
 
-use self::{blocks::Blocks, pending::Pending, set::Set, zone::Zone};
+use self::{blocks::Blocks, hot::Hot, pending::Pending, set::Set, zone::Zone};
 use super::{
     lock::CountedLocks,
     platform::{Array, AtomicU64, CachePadded},
@@ -82,6 +83,7 @@ use super::{
 pub struct Economy {
     blocks: Blocks,
     pending: Pending,
+    hot: Hot,
     /// By CPU number; the last one is the shared set.
     sets: Array<CachePadded<Set>>,
     shared_lock: CountedLocks<()>,

@@ -111,7 +111,10 @@ impl Set {
 
 /// The set of the calling CPU, with nobody else inside until this is dropped.
 pub(super) struct Busy<'a> {
+    eco: &'a Economy,
     set: &'a Set,
+    /// Number of the set.
+    id: u32,
     _pinned: Pinned,
 }
 
@@ -194,7 +197,13 @@ impl Economy {
         set.busy.store(1);
         // ORDERING: `busy` before `seized`, together with the heavy barrier in `seize()`.
         barrier_light();
-        let busy = Busy { set, _pinned };
+        let (eco, id) = (self, cpu.0);
+        let busy = Busy {
+            eco,
+            set,
+            id,
+            _pinned,
+        };
         (set.seized.load_acquire() == 0).then_some(busy)
     }
 
@@ -259,51 +268,81 @@ impl Economy {
 }
 
 impl Busy<'_> {
-    /// Takes a run of at most a word out of the current word of the current block.
+    /// Takes a run of at most a word: the one of that size that was freed last, else one out of the
+    /// current word of the current block.
     #[inline(always)]
-    pub(super) fn take_current(
-        &self,
-        blocks: &Blocks,
-        order: Order,
-        mt: Migratetype,
-    ) -> Option<PageIdx> {
+    pub(super) fn take_quick(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        while let Some(page) = self.eco.hot.pop(self.id, order, mt) {
+            if self.take_hot(page, order, mt) {
+                return Some(page);
+            }
+        }
         let w = self.set.word[mt.idx()].load();
         match order {
-            Order::ZERO => blocks.take_page(w),
-            _ => blocks.take_in_word(w, order),
+            Order::ZERO => self.eco.blocks.take_page(w),
+            _ => self.eco.blocks.take_in_word(w, order),
         }
     }
 
-    /// Frees a run of at most a word into a block of this set if no list changes by that. Returns false,
-    /// with nothing changed, if more is to be done or a page of it is free already.
+    /// Takes a run that was freed not long ago, if it is still free, and nothing else has become of its
+    /// block.
+    #[inline(always)]
+    fn take_hot(&self, page: PageIdx, order: Order, mt: Migratetype) -> bool {
+        let blocks = &self.eco.blocks;
+        let (block, _) = blocks.locate(page);
+        let private = blocks.get(block);
+        let place = private.place.load();
+        if place == PLACE_WHOLE || blocks.set_of(block) != Some((self.id, mt)) {
+            return false;
+        }
+        let taken = blocks.take_from_word(page, order);
+        if taken && place != PLACE_CURRENT {
+            let nr_free = &private.nr_free;
+            nr_free.store(nr_free.load().wrapping_sub(order.pages()));
+        }
+        taken
+    }
+
+    /// Frees a run of at most a word into a block of this set, whose type is `mt`, if no list changes by
+    /// that. Returns false, with nothing changed, if more is to be done or a page of it is free already.
     #[inline(always)]
     pub(super) fn put_quick(
         &self,
-        blocks: &Blocks,
         block: BlockIdx,
         page: PageIdx,
         order: Order,
+        mt: Migratetype,
     ) -> bool {
+        let blocks = &self.eco.blocks;
         let private = blocks.get(block);
-        if private.place.load() == PLACE_CURRENT {
-            return blocks.put_in_word(page, order);
-        }
-        let before = private.nr_free.load();
-        let now = before.wrapping_add(order.pages());
-        // Else the block belongs elsewhere now.
-        let stays = before != 0 && blocks.sixteenths(before) == blocks.sixteenths(now);
+        let is_current = private.place.load() == PLACE_CURRENT;
+        let now = private.nr_free.load().wrapping_add(order.pages());
+        let stays = is_current || !needs_relist(blocks, private.place.load(), now);
         if !stays || !blocks.put_in_word(page, order) {
             return false;
         }
-        private.nr_free.store(now);
+        if !is_current {
+            private.nr_free.store(now);
+        }
+        self.eco.hot.push(self.id, page, order, mt);
         true
     }
+}
+
+/// Whether a block at `place`, not a current one, has to go elsewhere when `now` of its pages are free
+/// after a free. The buckets are only looked at anew when a block is wanted.
+#[inline(always)]
+fn needs_relist(blocks: &Blocks, place: u32, now: u32) -> bool {
+    place == PLACE_NONE
+        || now == blocks.order().pages()
+        || place == PLACE_CRUMBS && !blocks.has_crumbs(now)
 }
 
 impl Busy<'_> {
     /// Gives a whole block out if there is one here that is not of CMA type.
     #[inline(always)]
-    pub(super) fn give_whole(&self, blocks: &Blocks, mt: Migratetype) -> Option<BlockIdx> {
+    pub(super) fn give_whole(&self, mt: Migratetype) -> Option<BlockIdx> {
+        let blocks = &self.eco.blocks;
         let list = (&self.set.whole[0], &self.set.nr_whole);
         let first = list.0.load();
         if first == NO_BLOCK {
@@ -316,12 +355,13 @@ impl Busy<'_> {
         Some(block)
     }
 
-    /// Takes a block that was given out back into this set, number `id`, unless there are `high` whole ones.
+    /// Takes a block that was given out back into this set, unless it has as many whole ones as it may.
     /// Returns false, with nothing changed, if that is so or the block is not given out.
     #[inline(always)]
-    pub(super) fn take_back(&self, blocks: &Blocks, block: BlockIdx, id: u32, high: u32) -> bool {
-        let nr_whole = &self.set.nr_whole;
-        let taken = nr_whole.load() < high && blocks.take_back(block, Holder::Set(id));
+    pub(super) fn take_back(&self, block: BlockIdx) -> bool {
+        let (blocks, nr_whole) = (&self.eco.blocks, &self.set.nr_whole);
+        let has_room = nr_whole.load() < self.eco.high;
+        let taken = has_room && blocks.take_back(block, Holder::Set(self.id));
         if taken {
             let head = &self.set.whole[usize::from(blocks.tag(block).cma)];
             push(blocks, (head, nr_whole), block);
@@ -372,10 +412,8 @@ fn place_for(blocks: &Blocks, nr_free: u32) -> u32 {
     match nr_free {
         0 => PLACE_NONE,
         n if n == whole => PLACE_WHOLE,
-        n => match blocks.sixteenths(n) {
-            0 => PLACE_CRUMBS,
-            n => PLACE_BUCKET + n / 4,
-        },
+        n if blocks.has_crumbs(n) => PLACE_CRUMBS,
+        n => PLACE_BUCKET + blocks.quarters(n),
     }
 }
 
@@ -468,10 +506,9 @@ impl Held<'_> {
     /// ripening, a whole one from the zone, or one with crumbs.
     fn next_current(&self, mt: Migratetype) -> bool {
         self.retire_current(mt);
-        let lists = &self.set.partial[mt.idx()];
-        let ripe = || self.pop_partial(&lists[..NR_BUCKETS]);
-        let ripening = || self.pop_partial(&lists[NR_BUCKETS..=NR_BUCKETS]);
-        let crumbs = || self.pop_partial(&lists[NR_BUCKETS + 1..]);
+        let ripe = || (PLACE_BUCKET..PLACE_RIPENING).find_map(|place| self.pop_partial(place, mt));
+        let ripening = || self.pop_partial(PLACE_RIPENING, mt);
+        let crumbs = || self.pop_partial(PLACE_CRUMBS, mt);
         let block = ripe()
             .or_else(|| self.pop_whole_for(mt))
             .or_else(ripening)
@@ -482,14 +519,22 @@ impl Held<'_> {
             .is_some()
     }
 
-    /// Takes the first block off the first of some lists that has one.
-    fn pop_partial(&self, lists: &[AtomicU32]) -> Option<BlockIdx> {
-        let block = lists
-            .iter()
-            .map(AtomicU32::load)
-            .find(|&block| block != NO_BLOCK)?;
-        self.unlist(BlockIdx(block));
-        Some(BlockIdx(block))
+    /// Takes the first block off the list of a type at `place` that still belongs there or earlier.
+    fn pop_partial(&self, place: u32, mt: Migratetype) -> Option<BlockIdx> {
+        let list = &self.set.partial[mt.idx()][(place - PLACE_BUCKET) as usize];
+        loop {
+            let first = list.load();
+            if first == NO_BLOCK {
+                return None;
+            }
+            let block = BlockIdx(first);
+            self.unlist(block);
+            match place_for(self.blocks(), self.blocks().nr_free(block)) {
+                PLACE_NONE => {}
+                later if later > place && place < PLACE_RIPENING => self.list_at(block, later),
+                _ => return Some(block),
+            }
+        }
     }
 
     fn make_current(&self, block: BlockIdx, mt: Migratetype) {
@@ -695,6 +740,9 @@ impl Held<'_> {
             return false;
         };
         self.settle(block, now);
+        let mt = self.blocks().tag(block).mt;
+        let page = self.blocks().page(block, bit);
+        self.eco.hot.push(self.id, page, order, mt);
         true
     }
 
@@ -709,7 +757,7 @@ impl Held<'_> {
     #[inline]
     fn settle(&self, block: BlockIdx, now: u32) {
         let place = self.blocks().get(block).place.load();
-        if place != PLACE_CURRENT && place != place_for(self.blocks(), now) {
+        if place != PLACE_CURRENT && needs_relist(self.blocks(), place, now) {
             self.relist(block);
             self.drain_excess();
         }
@@ -737,14 +785,21 @@ impl Held<'_> {
             if !self.owns(block) {
                 return self.eco.pending.forward(blocks, block);
             }
-            let (absorbed, twice) = blocks.absorb(block);
+            let mt = blocks.tag(block).mt;
+            let (absorbed, twice) = blocks.absorb(block, |first, bits| {
+                self.eco.hot.push_word(self.id, first, bits, mt);
+            });
             let stats = &self.eco.stats;
             stats.add(self.cpu, Event::RemoteAbsorbed, absorbed.into());
             stats.add(self.cpu, Event::DoubleFree, twice.into());
-            match blocks.get(block).place.load() {
+            let (place, now) = (blocks.get(block).place.load(), blocks.nr_free(block));
+            match place {
                 PLACE_CURRENT => {}
-                _ if blocks.nr_free(block) == blocks.order().pages() => self.relist(block),
-                _ => self.list_at(block, PLACE_RIPENING),
+                _ if now == blocks.order().pages() => self.relist(block),
+                // As many in one go: there are likely to be more soon.
+                _ if absorbed >= blocks.order().pages() / 8 => self.list_at(block, PLACE_RIPENING),
+                _ if needs_relist(blocks, place, now) => self.relist(block),
+                _ => {}
             }
         });
         self.drain_excess();
@@ -945,12 +1000,14 @@ impl Held<'_> {
                 PLACE_CURRENT => current += 1,
                 _ => {
                     let nr_free = blocks.nr_free(block);
-                    let may_ripen = nr_free != 0 && nr_free != blocks.order().pages();
+                    let is_whole = nr_free == blocks.order().pages();
                     let right = match place {
-                        PLACE_RIPENING if may_ripen => place,
-                        _ => place_for(blocks, nr_free),
+                        PLACE_NONE => nr_free == 0,
+                        PLACE_WHOLE => is_whole,
+                        PLACE_CRUMBS => blocks.has_crumbs(nr_free),
+                        _ => !is_whole,
                     };
-                    expect("E2 place of a block, block", block.0, right, place)?;
+                    expect("E2 place of a block, block", block.0, 1, right.into())?;
                     whole += u32::from(place == PLACE_WHOLE);
                     partial += u32::from(place >= PLACE_BUCKET);
                 }
