@@ -202,7 +202,7 @@ fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
 #[bench::pcp(warm(lists(ListPolicy::Pcp)))]
 #[bench::owner(warm(lists(ListPolicy::Owner)))]
 #[bench::split(warm(lists(ListPolicy::Split)))]
-#[bench::economy(args = (warm(economy())), config = at_most(185))]
+#[bench::economy(args = (warm(economy())), config = at_most(280))]
 fn pair<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
     pairs(zone, 0)
 }
@@ -211,7 +211,7 @@ fn pair<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
 #[bench::pcp(warm(lists(ListPolicy::Pcp)))]
 #[bench::owner(warm(lists(ListPolicy::Owner)))]
 #[bench::split(warm(lists(ListPolicy::Split)))]
-#[bench::economy(args = (warm(economy())), config = at_most(310))]
+#[bench::economy(args = (warm(economy())), config = at_most(320))]
 fn pair_order9<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
     pairs(zone, 9)
 }
@@ -220,7 +220,7 @@ fn pair_order9<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
 #[bench::pcp(with_room(lists(ListPolicy::Pcp)))]
 #[bench::owner(with_room(lists(ListPolicy::Owner)))]
 #[bench::split(with_room(lists(ListPolicy::Split)))]
-#[bench::economy(args = (with_room(economy())), config = at_most(45))]
+#[bench::economy(args = (with_room(economy())), config = at_most(105))]
 fn alloc_single<A: PageAllocator<Page = PageIdx>>(taken: (A, Vec<PageIdx>)) -> impl Sized {
     alloc_all(taken)
 }
@@ -229,7 +229,7 @@ fn alloc_single<A: PageAllocator<Page = PageIdx>>(taken: (A, Vec<PageIdx>)) -> i
 #[bench::pcp(with_pages(lists(ListPolicy::Pcp)))]
 #[bench::owner(with_pages(lists(ListPolicy::Owner)))]
 #[bench::split(with_pages(lists(ListPolicy::Split)))]
-#[bench::economy(args = (with_pages(economy())), config = at_most(135))]
+#[bench::economy(args = (with_pages(economy())), config = at_most(170))]
 fn free_local<A: PageAllocator<Page = PageIdx>>(taken: (A, Vec<PageIdx>)) -> impl Sized {
     free_all(taken, HERE)
 }
@@ -283,7 +283,7 @@ fn contig<A: PageAllocator<Page = PageIdx>>(zone: A) -> impl Sized {
 #[bench::pcp(with_runs(lists(ListPolicy::Pcp)))]
 #[bench::owner(with_runs(lists(ListPolicy::Owner)))]
 #[bench::split(with_runs(lists(ListPolicy::Split)))]
-#[bench::economy(args = (with_runs(economy())), config = at_most(920))]
+#[bench::economy(args = (with_runs(economy())), config = at_most(740))]
 fn random_orders<A: PageAllocator<Page = PageIdx>>(slots: (A, Slots<PageIdx>)) -> impl Sized {
     mix(slots)
 }
@@ -292,7 +292,7 @@ fn random_orders<A: PageAllocator<Page = PageIdx>>(slots: (A, Slots<PageIdx>)) -
 #[bench::pcp(with_singles(lists(ListPolicy::Pcp)))]
 #[bench::owner(with_singles(lists(ListPolicy::Owner)))]
 #[bench::split(with_singles(lists(ListPolicy::Split)))]
-#[bench::economy(args = (with_singles(economy())), config = at_most(900))]
+#[bench::economy(args = (with_singles(economy())), config = at_most(370))]
 fn random_singles<A: PageAllocator<Page = PageIdx>>(slots: (A, Slots<PageIdx>)) -> impl Sized {
     mix(slots)
 }

@@ -103,7 +103,7 @@ impl Economy {
             // CAST: checked above.
             blocks: Blocks::new(nr_blocks as u32, block_order)?,
             pending: Pending::new(nr_sets)?,
-            hot: Hot::new(nr_sets, managed_pages)?,
+            hot: Hot::new(config.nr_cpus, managed_pages)?,
             sets: Array::new(nr_sets as usize, |_| CachePadded(Set::new()))?,
             shared_lock: CountedLocks::new(1, LockClass::Pcp, |_| ())?,
             zone: Zone::new(nr_blocks as u32)?,

@@ -16,42 +16,50 @@ use crate::mm::{
 /// Orders that are remembered: runs within a word.
 const NR_ORDERS: usize = WORD_ORDER as usize + 1;
 
+/// Depths of the rings of orders 0 to 2; the others are half as deep each as the one before.
+const DEPTH_MIN: u32 = 16;
+const DEPTH_MAX: u32 = 1024;
+/// The deepest rings have a place for that many pages of a CPU's share of the zone.
+const PAGES_PER_PLACE: u64 = 128;
+
 const NO_PAGE: u32 = u32::MAX;
 
-/// The hot runs of all sets, by type and order: a ring for each. Those of a set belong to who is inside.
+/// The hot runs of the sets of all CPUs, by type and order: a ring for each. Those of a set belong to
+/// who is inside. With 128 pages a place they take 3/8 of a byte a page.
 pub(super) struct Hot {
     /// By set, where the next run of a ring goes.
     end: Array<CachePadded<Ends>>,
-    /// First pages, or `NO_PAGE`.
+    /// First pages, or `NO_PAGE`. Rings begin at multiples of their length.
     pages: Array<AtomicU32>,
-    /// Length of a ring, minus one.
-    mask: u32,
+    depth: u32,
 }
 
 type Ends = [[AtomicU32; NR_ORDERS]; NR_PCP_TYPES];
 
 impl Hot {
-    /// For sets that share that many pages: each remembers a run of each kind for every 512 of its
-    /// pages, 16 to 256. That takes 84 bytes for 512 pages.
-    pub(super) fn new(nr_sets: u32, pages: u64) -> Result<Hot> {
-        let share = (pages / u64::from(nr_sets)).max(1);
-        let len = 1_u32 << share.ilog2().saturating_sub(9).clamp(4, 8);
+    /// For CPUs that share that many pages.
+    pub(super) fn new(nr_cpus: u32, pages: u64) -> Result<Hot> {
+        let share = pages / u64::from(nr_cpus) / PAGES_PER_PLACE;
+        // CAST: at most `DEPTH_MAX`.
+        let depth = 1 << share.clamp(DEPTH_MIN.into(), DEPTH_MAX.into()).ilog2();
         let mut place = 0;
-        let mut next_ring = || {
+        let mut rings_of_type = || {
             let first = place;
-            place += len;
-            AtomicU32::new(first)
+            place += 4 * depth;
+            // Three of full depth, then what is left is halved again and again.
+            core::array::from_fn(|order| {
+                AtomicU32::new(match order {
+                    0..=2 => first + depth * order as u32,
+                    _ => first + 4 * depth - (depth >> (order - 3)),
+                })
+            })
         };
-        let mut ends = |_| {
-            CachePadded(core::array::from_fn(|_| {
-                core::array::from_fn(|_| next_ring())
-            }))
-        };
-        let end = Array::new(nr_sets as usize, &mut ends)?;
+        let mut ends = |_| CachePadded(core::array::from_fn(|_| rings_of_type()));
+        let end = Array::new(nr_cpus as usize, &mut ends)?;
         Ok(Hot {
             end,
             pages: Array::new(place as usize, |_| AtomicU32::new(NO_PAGE))?,
-            mask: len - 1,
+            depth,
         })
     }
 
@@ -61,16 +69,17 @@ impl Hot {
         (ends + size_of_val(&*self.pages)) as u64
     }
 
-    /// The end of a ring of a set; `None` for an order that is not remembered.
+    /// The end of a ring; `None` for an order that is not remembered, and for a set of no CPU.
     #[inline(always)]
     fn end(&self, set: u32, order: Order, mt: Migratetype) -> Option<&AtomicU32> {
-        self.end[set as usize].0[mt.idx()].get(order.idx())
+        self.end.get(set as usize)?.0[mt.idx()].get(order.idx())
     }
 
-    /// The place before or after another one of the same ring.
+    /// The place before or after another one of the same ring, of runs of `order`.
     #[inline(always)]
-    fn step(&self, place: u32, by: i32) -> u32 {
-        place & !self.mask | place.wrapping_add_signed(by) & self.mask
+    fn step(&self, place: u32, by: i32, order: Order) -> u32 {
+        let mask = (self.depth >> order.get().saturating_sub(2)) - 1;
+        place & !mask | place.wrapping_add_signed(by) & mask
     }
 
     /// Remembers a run of a type, if it is of an order that is remembered.
@@ -82,7 +91,7 @@ impl Hot {
         let place = end.load();
         if let Some(entry) = self.pages.get(place as usize) {
             entry.store(page.0);
-            end.store(self.step(place, 1));
+            end.store(self.step(place, 1, order));
         }
     }
 
@@ -101,7 +110,7 @@ impl Hot {
     #[inline(always)]
     pub(super) fn pop(&self, set: u32, order: Order, mt: Migratetype) -> Option<PageIdx> {
         let end = self.end(set, order, mt)?;
-        let place = self.step(end.load(), -1);
+        let place = self.step(end.load(), -1, order);
         let entry = self.pages.get(place as usize)?;
         let page = entry.load();
         if page == NO_PAGE {
@@ -132,19 +141,25 @@ mod tests {
         assert_eq!(hot.pop(1, order, MOVABLE), Some(PageIdx(8)));
         assert_eq!(hot.pop(1, order, MOVABLE), Some(PageIdx(4)));
         assert_eq!(hot.pop(1, order, MOVABLE), None);
+        hot.push(1, PageIdx(512), Order::new(9), MOVABLE);
         assert_eq!(hot.pop(1, Order::new(9), MOVABLE), None);
+        hot.push(2, PageIdx(4), order, MOVABLE);
+        assert_eq!(hot.pop(2, order, MOVABLE), None);
     }
 
     #[test]
     fn the_oldest_are_forgotten() {
         let hot = Hot::new(2, 0).unwrap();
-        for page in 0..30 {
-            hot.push(1, PageIdx(page), Order::ZERO, MOVABLE);
+        for (order, depth) in [(0, 16), (2, 16), (3, 8), (6, 1)] {
+            let order = Order::new(order);
+            for page in 0..30 {
+                hot.push(1, PageIdx(page), order, MOVABLE);
+            }
+            for page in (30 - depth..30).rev() {
+                assert_eq!(hot.pop(1, order, MOVABLE), Some(PageIdx(page)));
+            }
+            assert_eq!(hot.pop(1, order, MOVABLE), None);
         }
-        for page in (14..30).rev() {
-            assert_eq!(hot.pop(1, Order::ZERO, MOVABLE), Some(PageIdx(page)));
-        }
-        assert_eq!(hot.pop(1, Order::ZERO, MOVABLE), None);
     }
 
     #[test]
