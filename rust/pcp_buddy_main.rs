@@ -40,6 +40,7 @@ struct PcpBuddy {
 
 impl kernel::Module for PcpBuddy {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        mm::platform::measure_ticks();
         Ok(PcpBuddy {
             _root: Registry::publish()?,
         })

@@ -45,7 +45,7 @@ const MAX_REPEAT: u64 = 1_000;
 /// Largest working set in pages. The zone bounds it further.
 const MAX_PAGES: u64 = u32::MAX as u64;
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 17] = [
     "workload",
     "cpus",
     "free_cpus",
@@ -61,6 +61,8 @@ const KEYS: [&str; 15] = [
     "repeat",
     "free",
     "how",
+    "lock_times",
+    "latency",
 ];
 
 /// Reads `workload=W cpus=LIST [key=value ...]`. A key that would have no effect on the workload
@@ -96,9 +98,7 @@ pub fn parse_run(line: &str) -> core::result::Result<Spec, CommandError<'_>> {
         touch: pairs.parse("touch", default.touch, |key, word| {
             named(key, word, Touch::from_name(word), "none, first, all")
         })?,
-        verify: pairs.parse("verify", default.verify, |key, word| {
-            Ok(number(key, word, 0, 1)? == 1)
-        })?,
+        verify: pairs.parse("verify", default.verify, read_switch)?,
         context: pairs.parse("context", default.context, read_context)?,
         repeat: pairs.parse("repeat", default.repeat, |key, word| {
             Ok(number(key, word, 1, MAX_REPEAT)? as u32)
@@ -114,6 +114,8 @@ pub fn parse_run(line: &str) -> core::result::Result<Spec, CommandError<'_>> {
         how: pairs.parse("how", default.how, |key, word| {
             read_how(key, word, workload, order)
         })?,
+        lock_times: pairs.parse("lock_times", default.lock_times, read_switch)?,
+        latency: pairs.parse("latency", default.latency, read_switch)?,
         ..default
     })
 }
@@ -170,6 +172,10 @@ fn named<'a, T>(
         Some(value) => Ok(value),
         None => bad(key, word, Reason::OneOf(names)),
     }
+}
+
+fn read_switch<'a>(key: &'static str, word: &'a str) -> Result<'a, bool> {
+    Ok(number(key, word, 0, 1)? == 1)
 }
 
 fn read_workload(word: &str) -> Result<'_, Workload> {
@@ -261,6 +267,11 @@ impl fmt::Display for Spec {
         }
         if self.workload.has_how() {
             write!(f, " how={}", self.how.name())?;
+        }
+        for (name, on) in [("lock_times", self.lock_times), ("latency", self.latency)] {
+            if on {
+                write!(f, " {name}=1")?;
+            }
         }
         Ok(())
     }

@@ -116,6 +116,7 @@ where
         max_order: alloc.max_order(),
     };
     let plan = Plan::new(spec, &facts).map_err(refuse)?;
+    alloc.time_locks(spec.lock_times);
     let before = Counters::take(alloc).map_err(|_| refuse(PlanError::NoMemory))?;
     run_threads(&plan, alloc, locate).map_err(|errno| match errno {
         // The making of a thread is given up when a signal comes.

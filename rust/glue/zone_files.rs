@@ -163,6 +163,7 @@ fn show_stats(zone: &Zone, text: &mut Text) -> Result {
     let counters = with_allocator!(zone, alloc => Counters::take(alloc)).map_err(|_| ENOMEM)?;
     // Lack of memory is found by the caller.
     counters.write(text).unwrap_or(());
+    counters.write_times(text).unwrap_or(());
     if let Some(report) = zone.report() {
         show_tuning(report, text);
     }

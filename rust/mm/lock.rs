@@ -1,14 +1,75 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Locks that count how they are taken.
+//! Locks that count how they are taken and, when that is switched on, how long.
 //!
 //! The figures live beside the value, under the lock itself, so they are exact and cost no cache
-//! line of their own.
+//! line of their own. The switch is a word that is read at every acquisition.
 
 use super::{
-    platform::{Array, CachePadded, Guard, Irq, Lock, LockClass},
+    platform::{ticks, ticks_to_ns, Array, AtomicU32, CachePadded, Guard, Irq, Lock, LockClass},
     types::Result,
 };
+use core::fmt;
+
+/// Buckets of a [`Log2`]: up to four seconds.
+const NR_BUCKETS: usize = 32;
+
+/// How many times were how long: bucket 0 is below 2 ns, bucket `i` from `2^i` ns to below twice that, the
+/// last one has all that is longer.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Log2([u64; NR_BUCKETS]);
+
+impl Log2 {
+    fn count(&mut self, ns: u64) {
+        let bucket = ns.max(1).ilog2() as usize;
+        self.0[bucket.min(NR_BUCKETS - 1)] += 1;
+    }
+
+    /// Number of times.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The change since `before`; 0 where a reset came in between.
+    pub fn since(&self, before: &Log2) -> Log2 {
+        Log2(core::array::from_fn(|i| {
+            self.0[i].saturating_sub(before.0[i])
+        }))
+    }
+}
+
+impl core::ops::AddAssign<&Log2> for Log2 {
+    fn add_assign(&mut self, other: &Log2) {
+        for (sum, nr) in self.0.iter_mut().zip(other.0) {
+            *sum += nr;
+        }
+    }
+}
+
+/// The buckets up to the last one that is not empty, in a row.
+impl fmt::Display for Log2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let len = self.0.iter().rposition(|&nr| nr != 0).map_or(1, |i| i + 1);
+        self.0[0].fmt(f)?;
+        self.0[1..len].iter().try_for_each(|nr| write!(f, " {nr}"))
+    }
+}
+
+/// Times around acquisitions while they are taken.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct LockTimes {
+    /// From asking for the lock to having it.
+    pub wait: Log2,
+    /// From having it to giving it back.
+    pub hold: Log2,
+}
+
+impl core::ops::AddAssign<&LockTimes> for LockTimes {
+    fn add_assign(&mut self, other: &LockTimes) {
+        self.wait += &other.wait;
+        self.hold += &other.hold;
+    }
+}
 
 /// How often a lock was taken.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -33,13 +94,36 @@ impl core::ops::AddAssign for LockFigures {
 struct Counted<T> {
     figures: LockFigures,
     value: T,
+    times: LockTimes,
 }
 
 /// Locks of one class that count their acquisitions, each on cache lines of its own.
-pub struct CountedLocks<T>(Array<CachePadded<Lock<Counted<T>>>>);
+pub struct CountedLocks<T> {
+    locks: Array<CachePadded<Lock<Counted<T>>>>,
+    /// Whether times are taken.
+    timed: AtomicU32,
+}
 
 /// The right to use the value of one lock; unlocks when dropped.
-pub struct CountedGuard<'a, T>(Guard<'a, Counted<T>>);
+pub struct CountedGuard<'a, T> {
+    guard: Guard<'a, Counted<T>>,
+    /// When the lock was acquired, if times are taken.
+    acquired: Option<u64>,
+}
+
+impl<T> Drop for CountedGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(acquired) = self.acquired {
+            self.guard.times.hold.count(ns_since(acquired));
+        }
+    }
+}
+
+#[cold]
+fn ns_since(start: u64) -> u64 {
+    ticks_to_ns(ticks().saturating_sub(start))
+}
 
 impl<T> CountedLocks<T> {
     /// `len` locks, lock `i` around `init(i)`.
@@ -55,54 +139,98 @@ impl<T> CountedLocks<T> {
         let counted = |i| Counted {
             figures: LockFigures::default(),
             value: init(i),
+            times: LockTimes::default(),
         };
-        Ok(CountedLocks(Lock::array(len, class, counted)?))
+        Ok(CountedLocks {
+            locks: Lock::array(len, class, counted)?,
+            timed: AtomicU32::new(0),
+        })
     }
 
     /// Number of locks.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.locks.len()
+    }
+
+    /// Switches on, or off, that times are taken.
+    pub fn time(&self, on: bool) {
+        self.timed.store(on.into());
     }
 
     /// Waits for lock `i`.
     #[inline]
     pub fn lock(&self, i: usize, irq: Irq) -> CountedGuard<'_, T> {
-        let lock = &self.0[i];
-        let (mut guard, contended) = match lock.try_lock(irq) {
+        let (lock, asked) = (&self.locks[i], self.timed_now());
+        let (guard, contended) = match lock.try_lock(irq) {
             Some(guard) => (guard, false),
             None => (lock.lock(irq), true),
         };
-        guard.figures.count(irq, contended);
-        CountedGuard(guard)
+        CountedGuard::new(guard, irq, contended, asked)
     }
 
     /// Takes lock `i` if nobody holds it.
     #[inline]
     pub fn try_lock(&self, i: usize, irq: Irq) -> Option<CountedGuard<'_, T>> {
-        let mut guard = self.0[i].try_lock(irq)?;
-        guard.figures.count(irq, false);
-        Some(CountedGuard(guard))
+        let asked = self.timed_now();
+        let guard = self.locks[i].try_lock(irq)?;
+        Some(CountedGuard::new(guard, irq, false, asked))
+    }
+
+    /// The time, if times are taken.
+    #[inline]
+    fn timed_now(&self) -> Option<u64> {
+        (self.timed.load() != 0).then(ticks)
     }
 
     /// Takes lock `i` to look at the value, uncounted: for reports and checks.
     pub fn inspect(&self, i: usize) -> CountedGuard<'_, T> {
-        CountedGuard(self.0[i].lock(Irq::Save))
+        CountedGuard {
+            guard: self.locks[i].lock(Irq::Save),
+            acquired: None,
+        }
     }
 
     /// The figures summed over the locks.
     pub fn figures(&self) -> LockFigures {
         let mut sum = LockFigures::default();
         for i in 0..self.count() {
-            sum += self.inspect(i).0.figures;
+            sum += self.inspect(i).guard.figures;
         }
         sum
     }
 
-    /// Sets all figures to zero.
+    /// Adds the times of all locks to `sum`.
+    pub fn add_times(&self, sum: &mut LockTimes) {
+        for i in 0..self.count() {
+            *sum += &self.inspect(i).guard.times;
+        }
+    }
+
+    /// Sets all figures and times to zero.
     pub fn reset_figures(&self) {
         for i in 0..self.count() {
-            self.inspect(i).0.figures = LockFigures::default();
+            let counted = &mut self.inspect(i).guard;
+            counted.figures = LockFigures::default();
+            counted.times = LockTimes::default();
         }
+    }
+}
+
+impl<'a, T> CountedGuard<'a, T> {
+    /// `asked` is when the lock was asked for, if times are taken.
+    #[inline]
+    fn new(
+        mut guard: Guard<'a, Counted<T>>,
+        irq: Irq,
+        contended: bool,
+        asked: Option<u64>,
+    ) -> Self {
+        guard.figures.count(irq, contended);
+        let acquired = asked.map(|asked| {
+            guard.times.wait.count(ns_since(asked));
+            ticks()
+        });
+        CountedGuard { guard, acquired }
     }
 }
 
@@ -118,12 +246,52 @@ impl<T> core::ops::Deref for CountedGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0.value
+        &self.guard.value
     }
 }
 
 impl<T> core::ops::DerefMut for CountedGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.0.value
+        &mut self.guard.value
+    }
+}
+
+#[cfg(any(test, CONFIG_KUNIT))]
+#[cfg_attr(MODULE, crate::mm::platform::kunit_tests(pcpb_lock))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_powers_of_two() {
+        let mut times = Log2::default();
+        for ns in [0, 1, 2, 3, 4, 1023, 1024, u64::MAX] {
+            times.count(ns);
+        }
+        for (bucket, nr) in [(0, 2), (1, 2), (2, 1), (9, 1), (10, 1), (31, 1), (3, 0)] {
+            assert_eq!(times.0[bucket], nr);
+        }
+        assert_eq!(times.total(), 8);
+    }
+
+    #[test]
+    fn times_are_taken_while_that_is_on() {
+        let locks = CountedLocks::new(2, LockClass::Zone, |i| i).unwrap();
+        let mut times = LockTimes::default();
+        drop(locks.lock(0, Irq::Save));
+        locks.add_times(&mut times);
+        assert_eq!(times.wait.total(), 0);
+        locks.time(true);
+        drop(locks.lock(0, Irq::Save));
+        drop(locks.try_lock(1, Irq::Save));
+        locks.time(false);
+        drop(locks.lock(1, Irq::Save));
+        locks.add_times(&mut times);
+        assert_eq!(times.wait.total(), 2);
+        assert_eq!(times.hold.total(), 2);
+        assert_eq!(locks.figures().acquired, 4);
+        locks.reset_figures();
+        let mut none = LockTimes::default();
+        locks.add_times(&mut none);
+        assert!(none == LockTimes::default());
     }
 }

@@ -30,7 +30,10 @@ mod lists;
 pub use self::{economy::Economy, lists::ListAllocator};
 
 use self::{
-    lock::LockFigures,
+    lock::{
+        LockFigures,
+        LockTimes, //
+    },
     stats::Stats,
     types::{
         BlockIdx,
@@ -169,6 +172,12 @@ pub trait PageAllocator: Sync {
 
     /// Figures of the locks of the per-CPU sets, summed.
     fn pcp_locks(&self) -> Option<LockFigures>;
+
+    /// Switches on, or off, that wait and hold times of all locks are taken.
+    fn time_locks(&self, _on: bool) {}
+
+    /// Adds the times of the zone lock, and of the locks of the per-CPU sets, to the sums.
+    fn add_lock_times(&self, _zone: &mut LockTimes, _pcp: &mut LockTimes) {}
 
     /// Sets counters and lock figures to zero.
     fn reset_stats(&self);

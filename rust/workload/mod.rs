@@ -20,6 +20,7 @@ pub mod spec;
 
 mod barrier;
 mod chunk;
+mod latency;
 mod ring;
 mod rng;
 

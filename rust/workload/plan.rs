@@ -17,8 +17,10 @@ use super::{
         Keeper, //
     },
     handover,
+    latency::Latencies,
     report::{
         Counters,
+        Found,
         Report,
         Row,
         Setting,
@@ -151,6 +153,7 @@ pub struct Plan {
     rings: Rings,
     pool: Pool,
     board: Board,
+    latencies: Latencies,
 }
 
 impl Plan {
@@ -230,6 +233,7 @@ impl Plan {
             rings: Rings::new(topology, ring_chunks as usize, alike)?,
             pool: Pool::new(segments, alike)?,
             board: Board::new(nr, boards)?,
+            latencies: Latencies::new(if spec.latency { nr } else { 0 })?,
             seats,
         })
     }
@@ -345,9 +349,13 @@ impl Plan {
         };
         let cpus = Array::new(self.seats.len(), |nr| self.seats[nr].cpu)?;
         let changes = after.since(before);
-        Ok(Report::new(
-            setting, cpus, self.rows, self.board, changes, early,
-        )?)
+        let found = Found {
+            rows: self.rows,
+            board: self.board,
+            latencies: self.latencies,
+            changes,
+        };
+        Ok(Report::new(setting, cpus, found, early)?)
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -377,6 +385,10 @@ impl Plan {
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    pub(super) fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     pub(super) fn board(&self) -> &Board {

@@ -6,6 +6,7 @@
 
 use super::{
     frag::Board,
+    latency::Latencies,
     spec::{
         Spec,
         Workload, //
@@ -16,7 +17,10 @@ use super::{
     }, //
 };
 use crate::mm::{
-    lock::LockFigures,
+    lock::{
+        LockFigures,
+        LockTimes, //
+    },
     platform::{
         Array,
         AtomicU64, //
@@ -41,6 +45,8 @@ pub struct Counters {
     totals: Array<u64>,
     zone_lock: Option<LockFigures>,
     pcp_locks: Option<LockFigures>,
+    /// Of the zone lock, and of the locks of the per-CPU sets.
+    times: Array<LockTimes>,
 }
 
 impl Counters {
@@ -50,7 +56,12 @@ impl Counters {
     ///
     /// `NoMemory`.
     pub fn take<A: PageAllocator>(zone: &A) -> Result<Counters> {
+        let mut times = Array::new(2, |_| LockTimes::default())?;
+        if let [zone_times, pcp_times] = &mut *times {
+            zone.add_lock_times(zone_times, pcp_times);
+        }
         Ok(Counters {
+            times,
             totals: Array::new(NR_COUNTERS, |nr| zone.stats().total(nr))?,
             zone_lock: zone.zone_lock(),
             pcp_locks: zone.pcp_locks(),
@@ -61,6 +72,10 @@ impl Counters {
     pub(super) fn since(mut self, before: Counters) -> Counters {
         for (now, then) in self.totals.iter_mut().zip(before.totals.iter()) {
             *now = now.saturating_sub(*then);
+        }
+        for (now, then) in self.times.iter_mut().zip(before.times.iter()) {
+            now.wait = now.wait.since(&then.wait);
+            now.hold = now.hold.since(&then.hold);
         }
         self.zone_lock = lock_change(self.zone_lock, before.zone_lock);
         self.pcp_locks = lock_change(self.pcp_locks, before.pcp_locks);
@@ -78,6 +93,22 @@ impl Counters {
         }
         write_lock(out, "zone_lock", self.zone_lock)?;
         write_lock(out, "pcp_lock", self.pcp_locks)
+    }
+
+    /// Writes how long locks were waited for and held, if that was timed: histograms, each a line of
+    /// numbers.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write_times(&self, out: &mut dyn Write) -> fmt::Result {
+        for (name, times) in ["zone_lock", "pcp_lock"].iter().zip(self.times.iter()) {
+            if times.wait.total() != 0 {
+                writeln!(out, "{name}_wait_log2_ns: {}", times.wait)?;
+                writeln!(out, "{name}_hold_log2_ns: {}", times.hold)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -229,15 +260,21 @@ impl Spread {
     }
 }
 
+/// What a run found.
+pub(super) struct Found {
+    /// By repetition, then worker.
+    pub(super) rows: Array<Row>,
+    pub(super) board: Board,
+    pub(super) latencies: Latencies,
+    pub(super) changes: Counters,
+}
+
 /// What `NAME/result` shows.
 pub struct Report {
     setting: Setting,
     /// By worker.
     cpus: Array<CpuIdx>,
-    /// By repetition, then worker.
-    rows: Array<Row>,
-    board: Board,
-    changes: Counters,
+    found: Found,
     verdict: Verdict,
     ops: Spread,
     pages: Spread,
@@ -254,20 +291,18 @@ impl Report {
     pub(super) fn new(
         setting: Setting,
         cpus: Array<CpuIdx>,
-        rows: Array<Row>,
-        board: Board,
-        changes: Counters,
+        found: Found,
         early: Option<Verdict>,
     ) -> Result<Report> {
         let mut scratch = Array::new(setting.repetitions, |_| 0)?;
         let mut spread = |figure: &dyn Fn(&[Row]) -> u64| {
-            for (value, rows) in scratch.iter_mut().zip(rows.chunks(setting.workers)) {
+            for (value, rows) in scratch.iter_mut().zip(found.rows.chunks(setting.workers)) {
                 *value = figure(rows);
             }
             Spread::of(&mut scratch)
         };
         Ok(Report {
-            verdict: verdict(&rows, early),
+            verdict: verdict(&found.rows, early),
             ops: spread(&|rows| sum(rows, Column::Ops)),
             pages: spread(&|rows| sum(rows, Column::Pages)),
             failures: spread(&|rows| sum(rows, Column::Failures)),
@@ -280,9 +315,7 @@ impl Report {
             }),
             setting,
             cpus,
-            rows,
-            board,
-            changes,
+            found,
         })
     }
 
@@ -293,7 +326,8 @@ impl Report {
 
     /// The rows of the repetitions that were begun, each repetition a slice of one row a worker.
     fn repetitions(&self) -> impl Iterator<Item = &[Row]> {
-        self.rows
+        self.found
+            .rows
             .chunks(self.setting.workers)
             .take(self.setting.repetitions)
     }
@@ -312,9 +346,13 @@ impl Report {
         self.write_circumstances(out)?;
         self.write_spread(out)?;
         if self.setting.spec.workload == Workload::Frag {
-            self.board.write(out)?;
+            self.found.board.write(out)?;
         }
-        self.changes.write(out)?;
+        if self.setting.spec.latency {
+            self.found.latencies.write(out)?;
+        }
+        self.found.changes.write(out)?;
+        self.found.changes.write_times(out)?;
         self.write_table(out)
     }
 

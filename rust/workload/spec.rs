@@ -173,6 +173,10 @@ pub struct Spec {
     pub free: FreeOrder,
     /// How pages are allocated and freed.
     pub how: How,
+    /// Whether wait and hold times of locks are taken.
+    pub lock_times: bool,
+    /// Whether each call of the allocator is timed.
+    pub latency: bool,
 }
 
 impl Spec {
@@ -215,6 +219,8 @@ impl Spec {
                 Workload::Contig => How::Range,
                 _ => How::Single,
             },
+            lock_times: false,
+            latency: false,
         }
     }
 

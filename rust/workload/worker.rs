@@ -9,6 +9,10 @@ use super::{
         Chunk,
         Tag, //
     },
+    latency::{
+        Call,
+        Latencies, //
+    },
     plan::Plan,
     rng::Rng,
     spec::{
@@ -167,6 +171,8 @@ pub(super) struct Worker<'a, A: PageAllocator, M> {
     sequence: u64,
     pub(super) tally: Tally,
     pub(super) wrongs: Wrongs,
+    /// Where the time of each call goes, if it is taken.
+    latencies: Option<&'a Latencies>,
     /// Allocations left to try; without limit if the run goes by time.
     left: u64,
     /// When the repetition is over, for runs by time.
@@ -206,6 +212,7 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             sequence: 0,
             tally: Tally::default(),
             wrongs: Wrongs::default(),
+            latencies: spec.latency.then(|| plan.latencies()),
             left: 0,
             deadline: None,
         }
@@ -233,8 +240,22 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     #[inline]
     pub(super) fn alloc(&mut self) -> Option<Chunk<A::Page>> {
         let (order, mt) = self.requests.next();
-        let page = self.zone.alloc(self.cpu, order, mt, self.context);
+        let page = self.timed(Call::Alloc, || {
+            self.zone.alloc(self.cpu, order, mt, self.context)
+        });
         self.got(page, order)
+    }
+
+    /// Does a call, and takes its time if that is wanted.
+    #[inline]
+    fn timed<R>(&self, call: Call, deed: impl FnOnce() -> R) -> R {
+        match self.latencies {
+            None => deed(),
+            Some(latencies) => {
+                latencies.time(self.nr, Call::Nothing, || ());
+                latencies.time(self.nr, call, deed)
+            }
+        }
     }
 
     /// Allocates the next chunk, as a run of pages if that is the manner of the run.
@@ -244,7 +265,9 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             return self.alloc();
         }
         let (order, mt) = self.requests.next();
-        let page = (self.zone).alloc_contig(self.cpu, order.pages(), mt, self.context);
+        let page = self.timed(Call::Alloc, || {
+            (self.zone).alloc_contig(self.cpu, order.pages(), mt, self.context)
+        });
         self.got(page, order)
     }
 
@@ -275,13 +298,16 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     /// many there were. That there are fewer is for the caller to count.
     pub(super) fn alloc_array(&mut self, nr: u64, mut each: impl FnMut(Chunk<A::Page>)) -> u64 {
         let mt = self.requests.next_type();
-        let got = match &mut self.array {
+        let (zone, cpu, context) = (self.zone, self.cpu, self.context);
+        let mut array = self.array.take();
+        let got = match &mut array {
             Some(array) => {
                 let out = &mut array[..nr as usize];
-                self.zone.alloc_bulk(self.cpu, mt, self.context, out)
+                self.timed(Call::Alloc, || zone.alloc_bulk(cpu, mt, context, out))
             }
             None => 0,
         };
+        self.array = array;
         let first = self.sequence;
         self.sequence += got as u64;
         self.tally.ops += got as u64;
@@ -305,7 +331,9 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             self.check(chunk);
         }
         let Chunk { page, tag } = chunk;
-        let freed = self.zone.free(self.cpu, page, tag.order(), self.context);
+        let freed = self.timed(Call::Free, || {
+            self.zone.free(self.cpu, page, tag.order(), self.context)
+        });
         self.wrongs.frees += u64::from(freed.is_err());
         self.tally.frees += 1;
     }
@@ -327,7 +355,9 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
         let nr = tag.order().pages();
         match self.how {
             How::Range => {
-                let freed = self.zone.free_contig(self.cpu, page, nr, self.context);
+                let freed = self.timed(Call::Free, || {
+                    self.zone.free_contig(self.cpu, page, nr, self.context)
+                });
                 self.wrongs.frees += u64::from(freed.is_err());
             }
             How::Array => {
@@ -337,7 +367,9 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             }
             How::Single => {
                 for page in (0..nr).map(|i| self.zone.page_of_run(page, i)) {
-                    let freed = self.zone.free(self.cpu, page, Order::ZERO, self.context);
+                    let freed = self.timed(Call::Free, || {
+                        self.zone.free(self.cpu, page, Order::ZERO, self.context)
+                    });
                     self.wrongs.frees += u64::from(freed.is_err());
                 }
             }
@@ -359,12 +391,18 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     /// Frees what waits to be freed together.
     #[inline]
     pub(super) fn flush(&mut self) {
-        if let (Some(array), 1..) = (&mut self.array, self.waiting) {
-            let pages = &mut array[..self.waiting];
-            let freed = self.zone.free_bulk(self.cpu, pages, self.context);
-            self.wrongs.frees += u64::from(freed.is_err());
-            self.waiting = 0;
+        if self.waiting == 0 {
+            return;
         }
+        let mut array = self.array.take();
+        if let Some(array) = &mut array {
+            let pages = &mut array[..self.waiting];
+            let (zone, cpu, context) = (self.zone, self.cpu, self.context);
+            let freed = self.timed(Call::Free, || zone.free_bulk(cpu, pages, context));
+            self.wrongs.frees += u64::from(freed.is_err());
+        }
+        self.array = array;
+        self.waiting = 0;
     }
 
     #[inline(never)]

@@ -24,7 +24,7 @@ from pcpb_cli.steps import PROJECT, SCRIPTS, Failed
 
 WORKLOADS = PROJECT / "samples" / "workloads"
 WORKLOAD_ORDER = ("pair", "bulk", "rand", "purge", "fanout", "exit", "hog", "frag", "contig",
-                  "stress")
+                  "latency", "stress")
 GUEST_SCRIPT = SCRIPTS / "bench-guest.sh"
 
 PAGE_BYTES = 4096
@@ -225,6 +225,8 @@ def _name(line):
         name += f", {words['how']}"
     if words.get("free", "lifo") != "lifo":
         name += f", {words['free']}"
+    if "latency" in words:
+        name += ", calls timed"
     return name
 
 

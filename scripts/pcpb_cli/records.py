@@ -84,6 +84,8 @@ CONTENDED = Metric("contended", "contended acquisitions per million operations",
 IRQ_OFF = Metric("irq-off", "sections with interrupts off per operation",
                  _per_op("zone_lock_irq_off", "pcp_lock_irq_off"))
 BLOCKS = Metric("whole blocks", "share of pageblocks that are free as a whole", _whole_blocks)
+ALLOC_P99 = Metric("alloc p99", "ns that 99 % of single calls do not exceed", _result("alloc_ns_p99"))
+FREE_P99 = Metric("free p99", "ns that 99 % of single calls do not exceed", _result("free_ns_p99"))
 HUGE_75 = Metric("2 MiB at 75 %", "percent of the 2 MiB runs that what is free would make",
                  _result("fill75_success_order9"))
 HUGE_90 = Metric("2 MiB at 90 %", "percent of the 2 MiB runs that what is free would make",

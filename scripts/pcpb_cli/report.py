@@ -64,6 +64,8 @@ def columns(comparison):
         ("alloc", "ns/page", median(records.ALLOC)),
         ("free", "ns/page", median(records.FREE)),
         ("pages", "/s", median(records.THROUGHPUT)),
+        ("alloc", "p99, ns", median(records.ALLOC_P99)),
+        ("free", "p99, ns", median(records.FREE_P99)),
         *(("time", f"/ {base}", against(base)) for base in bases),
         ("zone lock", "/M ops", median(records.ZONE_LOCK)),
         ("contended", "/M ops", median(records.CONTENDED)),

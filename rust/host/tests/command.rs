@@ -239,6 +239,8 @@ fn run_by_default() {
             repeat: 1,
             free: FreeOrder::Lifo,
             how: How::Single,
+            lock_times: false,
+            latency: false,
         }
     );
     assert_eq!(run_spec("workload=bulk cpus=0").amount, Amount::Round);
@@ -256,7 +258,7 @@ fn run_by_default() {
 fn run_with_everything() {
     let spec = run_spec(
         "repeat=5 touch=all verify=1 context=task seed=18446744073709551615 pages=4k mt=mixed \
-         order=1-9 free_cpus=7,9-10 cpus=0-3 ops=2m workload=purge",
+         order=1-9 free_cpus=7,9-10 cpus=0-3 ops=2m workload=purge latency=1 lock_times=1",
     );
     assert_eq!(
         spec,
@@ -278,6 +280,8 @@ fn run_with_everything() {
             repeat: 5,
             free: FreeOrder::Lifo,
             how: How::Single,
+            lock_times: true,
+            latency: true,
         }
     );
     let spec = run_spec("workload=exit cpus=1 ms=250 free=shuffled mt=reclaimable order=10");
@@ -526,13 +530,13 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         prop::option::of(1..=u64::from(u32::MAX)),
         any::<u64>(),
         prop::sample::select(Touch::ALL),
-        any::<bool>(),
+        any::<[bool; 3]>(),
         1..=1000u32,
         prop::sample::select(FreeOrder::ALL),
     );
     (what, how).prop_map(|(what, how)| {
         let (workload, cpus, free_cpus, (a, b), mobility) = what;
-        let (amount, pages, seed, touch, verify, repeat, free) = how;
+        let (amount, pages, seed, touch, [verify, lock_times, latency], repeat, free) = how;
         let default = Spec::new(workload, cpus);
         let amount = match amount {
             Some(Amount::Ops(_)) if workload == Workload::Hog => default.amount,
@@ -555,6 +559,8 @@ fn any_spec() -> impl Strategy<Value = Spec> {
             touch,
             verify,
             repeat,
+            lock_times,
+            latency,
             free: if workload.has_phases() {
                 free
             } else {

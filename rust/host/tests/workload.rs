@@ -339,6 +339,7 @@ fn run_on<A: PageAllocator<Page = PageIdx>>(
     let spec = parse_run(command).unwrap_or_else(|err| panic!("{command}: {err}"));
     let plan =
         Plan::new(&spec, &facts(zone, pages)).unwrap_or_else(|err| panic!("{command}: {err}"));
+    zone.time_locks(spec.lock_times);
     let before = Counters::take(zone).unwrap();
     std::thread::scope(|scope| {
         for worker in 0..plan.nr_workers() {
@@ -575,6 +576,51 @@ fn sets_are_freed_in_the_order_asked_for() {
     assert!((400..600).contains(&rising), "{rising} of 999 rise");
     shuffled.sort_unstable();
     assert!(shuffled.into_iter().eq(0..1000));
+}
+
+/// Every call is timed, once, and nothing is unless asked for.
+#[test]
+fn latencies_and_lock_times_are_told_where_asked_for() {
+    let zone = ListAllocator::new(&Config {
+        policy: ListPolicy::Owner,
+        range_pages: &[4096],
+        block_order: 9,
+        nr_cpus: 2,
+        online_cpus: 2,
+        batch: None,
+        high: None,
+        cma_percent: 0,
+    })
+    .unwrap();
+    let run = |command: &str| run_on(&zone, 4096, &Host::new(4096), command);
+    let told = run("workload=bulk cpus=0-1 pages=1000 ops=10000 latency=1 lock_times=1 repeat=2");
+    for call in ["alloc", "free"] {
+        let figures = ["p50", "p90", "p99", "p999", "max"];
+        let rising = figures.map(|figure| told.number(&format!("{call}_ns_{figure}")));
+        assert!(rising.is_sorted(), "{}", told.text);
+    }
+    assert!(told.number("clock_ns_p50") <= told.number("alloc_ns_p50"));
+    for lock in ["zone_lock", "pcp_lock"] {
+        for time in ["wait", "hold"] {
+            let histogram = &told.values[&format!("{lock}_{time}_log2_ns")];
+            let times: u64 = histogram
+                .split(' ')
+                .map(|nr| nr.parse::<u64>().unwrap())
+                .sum();
+            assert_eq!(
+                times,
+                told.number(&format!("{lock}_acquired")),
+                "{}",
+                told.text
+            );
+        }
+    }
+    let told = run("workload=bulk cpus=0-1 pages=1000 ops=10000");
+    assert!(
+        !told.text.contains("log2_ns") && !told.text.contains("_p50"),
+        "{}",
+        told.text
+    );
 }
 
 /// A signal at any moment ends the run, and everything is freed all the same.

@@ -16,7 +16,7 @@ use super::{
     Economy,
 };
 use crate::mm::{
-    lock::{CountedLocks, LockFigures},
+    lock::{CountedLocks, LockFigures, LockTimes},
     platform::{pin, relax, Array, AtomicU64, CachePadded, LockClass},
     stats::{Event, Stats},
     types::{
@@ -645,6 +645,16 @@ impl PageAllocator for Economy {
 
     fn pcp_locks(&self) -> Option<LockFigures> {
         Some(self.shared_lock.figures())
+    }
+
+    fn time_locks(&self, on: bool) {
+        self.zone.locks().time(on);
+        self.shared_lock.time(on);
+    }
+
+    fn add_lock_times(&self, zone: &mut LockTimes, pcp: &mut LockTimes) {
+        self.zone.locks().add_times(zone);
+        self.shared_lock.add_times(pcp);
     }
 
     fn reset_stats(&self) {

@@ -22,7 +22,7 @@ use super::{
     zone::{Ladder, Zone},
 };
 use crate::mm::{
-    lock::{CountedGuard, CountedLocks, LockFigures},
+    lock::{CountedGuard, CountedLocks, LockFigures, LockTimes},
     platform::{Array, CachePadded, Irq, LockClass},
     stats::{Event, Stats},
     types::{
@@ -485,6 +485,16 @@ impl PageAllocator for ListAllocator {
 
     fn pcp_locks(&self) -> Option<LockFigures> {
         Some(self.sets.figures())
+    }
+
+    fn time_locks(&self, on: bool) {
+        self.zone.locks().time(on);
+        self.sets.time(on);
+    }
+
+    fn add_lock_times(&self, zone: &mut LockTimes, pcp: &mut LockTimes) {
+        self.zone.locks().add_times(zone);
+        self.sets.add_times(pcp);
     }
 
     fn reset_stats(&self) {
