@@ -93,6 +93,8 @@ impl core::ops::AddAssign for LockFigures {
 /// A value and the figures of the lock around it.
 struct Counted<T> {
     figures: LockFigures,
+    /// When the lock was acquired, while it is held; 0 if times are not taken.
+    acquired: u64,
     value: T,
     times: LockTimes,
 }
@@ -105,22 +107,34 @@ pub struct CountedLocks<T> {
 }
 
 /// The right to use the value of one lock; unlocks when dropped.
-pub struct CountedGuard<'a, T> {
-    guard: Guard<'a, Counted<T>>,
-    /// When the lock was acquired, if times are taken.
-    acquired: Option<u64>,
-}
+pub struct CountedGuard<'a, T>(Guard<'a, Counted<T>>);
 
 impl<T> Drop for CountedGuard<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Some(acquired) = self.acquired {
-            self.guard.times.hold.count(ns_since(acquired));
+        if self.0.acquired != 0 {
+            self.0.count_hold();
         }
     }
 }
 
-#[cold]
+impl<T> Counted<T> {
+    /// Counts the wait since `asked`, and begins to take the hold time.
+    #[cold]
+    #[inline(never)]
+    fn count_wait(&mut self, asked: u64) {
+        self.times.wait.count(ns_since(asked));
+        self.acquired = ticks().max(1);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_hold(&mut self) {
+        self.times.hold.count(ns_since(self.acquired));
+        self.acquired = 0;
+    }
+}
+
 fn ns_since(start: u64) -> u64 {
     ticks_to_ns(ticks().saturating_sub(start))
 }
@@ -138,6 +152,7 @@ impl<T> CountedLocks<T> {
     ) -> Result<CountedLocks<T>> {
         let counted = |i| Counted {
             figures: LockFigures::default(),
+            acquired: 0,
             value: init(i),
             times: LockTimes::default(),
         };
@@ -160,41 +175,49 @@ impl<T> CountedLocks<T> {
     /// Waits for lock `i`.
     #[inline]
     pub fn lock(&self, i: usize, irq: Irq) -> CountedGuard<'_, T> {
-        let (lock, asked) = (&self.locks[i], self.timed_now());
-        let (guard, contended) = match lock.try_lock(irq) {
-            Some(guard) => (guard, false),
-            None => (lock.lock(irq), true),
-        };
-        CountedGuard::new(guard, irq, contended, asked)
+        if self.timed.load() != 0 {
+            return self.lock_timed(i, irq);
+        }
+        let lock = &self.locks[i];
+        match lock.try_lock(irq) {
+            Some(guard) => CountedGuard::new(guard, irq, false),
+            None => CountedGuard::new(lock.lock(irq), irq, true),
+        }
     }
 
     /// Takes lock `i` if nobody holds it.
     #[inline]
     pub fn try_lock(&self, i: usize, irq: Irq) -> Option<CountedGuard<'_, T>> {
-        let asked = self.timed_now();
         let guard = self.locks[i].try_lock(irq)?;
-        Some(CountedGuard::new(guard, irq, false, asked))
+        let mut guard = CountedGuard::new(guard, irq, false);
+        if self.timed.load() != 0 {
+            guard.0.count_wait(ticks());
+        }
+        Some(guard)
     }
 
-    /// The time, if times are taken.
-    #[inline]
-    fn timed_now(&self) -> Option<u64> {
-        (self.timed.load() != 0).then(ticks)
+    #[cold]
+    #[inline(never)]
+    fn lock_timed(&self, i: usize, irq: Irq) -> CountedGuard<'_, T> {
+        let (lock, asked) = (&self.locks[i], ticks());
+        let mut guard = match lock.try_lock(irq) {
+            Some(guard) => CountedGuard::new(guard, irq, false),
+            None => CountedGuard::new(lock.lock(irq), irq, true),
+        };
+        guard.0.count_wait(asked);
+        guard
     }
 
     /// Takes lock `i` to look at the value, uncounted: for reports and checks.
     pub fn inspect(&self, i: usize) -> CountedGuard<'_, T> {
-        CountedGuard {
-            guard: self.locks[i].lock(Irq::Save),
-            acquired: None,
-        }
+        CountedGuard(self.locks[i].lock(Irq::Save))
     }
 
     /// The figures summed over the locks.
     pub fn figures(&self) -> LockFigures {
         let mut sum = LockFigures::default();
         for i in 0..self.count() {
-            sum += self.inspect(i).guard.figures;
+            sum += self.inspect(i).0.figures;
         }
         sum
     }
@@ -202,14 +225,14 @@ impl<T> CountedLocks<T> {
     /// Adds the times of all locks to `sum`.
     pub fn add_times(&self, sum: &mut LockTimes) {
         for i in 0..self.count() {
-            *sum += &self.inspect(i).guard.times;
+            *sum += &self.inspect(i).0.times;
         }
     }
 
     /// Sets all figures and times to zero.
     pub fn reset_figures(&self) {
         for i in 0..self.count() {
-            let counted = &mut self.inspect(i).guard;
+            let counted = &mut self.inspect(i).0;
             counted.figures = LockFigures::default();
             counted.times = LockTimes::default();
         }
@@ -217,20 +240,10 @@ impl<T> CountedLocks<T> {
 }
 
 impl<'a, T> CountedGuard<'a, T> {
-    /// `asked` is when the lock was asked for, if times are taken.
-    #[inline]
-    fn new(
-        mut guard: Guard<'a, Counted<T>>,
-        irq: Irq,
-        contended: bool,
-        asked: Option<u64>,
-    ) -> Self {
+    #[inline(always)]
+    fn new(mut guard: Guard<'a, Counted<T>>, irq: Irq, contended: bool) -> Self {
         guard.figures.count(irq, contended);
-        let acquired = asked.map(|asked| {
-            guard.times.wait.count(ns_since(asked));
-            ticks()
-        });
-        CountedGuard { guard, acquired }
+        CountedGuard(guard)
     }
 }
 
@@ -246,13 +259,13 @@ impl<T> core::ops::Deref for CountedGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.guard.value
+        &self.0.value
     }
 }
 
 impl<T> core::ops::DerefMut for CountedGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.guard.value
+        &mut self.0.value
     }
 }
 

@@ -97,7 +97,8 @@ def _all_tests():
         Test("build", _build_module),
         Test("clippy-module", _clippy_module),
         Test("clippy-host", _clippy_host),
-        Test("host", _host_tests),
+        Test("host", _cargo_test, ("host", [], _host_env)),
+        Test("loom", _cargo_test, ("loom", ["--release", "--lib", "models"], _loom_env)),
         Test("kunit", _kunit),
     ]
     return tests + [Test(f"selftest-{path.stem}", _selftest, (path,))
@@ -159,7 +160,13 @@ def _host_env():
 # Tests on the host
 
 
-def _host_tests():
+def _loom_env():
+    """For models of concurrent code, all of whose executions loom goes through, without a bound."""
+    env = {key: value for key, value in _host_env().items() if not key.startswith("LOOM_")}
+    return env | {"RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": str(BUILD / "loom")}
+
+
+def _cargo_test(name, words, env):
     """cargo test; its 'test result' lines hold the counts."""
     total = Tally()
 
@@ -171,12 +178,13 @@ def _host_tests():
         if match := re.match(r"test result: .* (\d+) passed; (\d+) failed;", line):
             total.add(Tally(int(match[1]), int(match[2])))
 
-    status = _stream(["cargo", "test", "--locked"], LOGS / "host.log", None, show,
-                     cwd=HOST_PACKAGE, env=_host_env())
+    log = LOGS / f"{name}.log"
+    status = _stream(["cargo", "test", "--locked", *words], log, None, show,
+                     cwd=HOST_PACKAGE, env=env())
     if status != 0 and not total.failed or not total.passed:
         total.failed += 1
-        print(steps.log_tail(LOGS / "host.log", steps.LOG_TAIL_LINES))
-        _verdict("host", False, f"cargo test: status {status}, see {LOGS / 'host.log'}")
+        print(steps.log_tail(log, steps.LOG_TAIL_LINES))
+        _verdict(name, False, f"cargo test: status {status}, see {log}")
     return total
 
 

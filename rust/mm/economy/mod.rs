@@ -55,7 +55,7 @@
 //! bit fields of 512 pages.
 
 // KUnit wraps tests in unsafe code, so the host build watches over this.
-#![cfg_attr(not(MODULE), forbid(unsafe_code))]
+#![cfg_attr(not(any(MODULE, loom)), forbid(unsafe_code))]
 
 mod bits;
 
@@ -65,6 +65,7 @@ mod hot;
 mod pending;
 mod zone;
 
+mod gate;
 mod set;
 
 mod allocator;

@@ -169,3 +169,255 @@ impl Pending {
         self.take_all(blocks, set, |block| self.forward(blocks, block));
     }
 }
+
+#[cfg(all(test, loom))]
+mod models {
+    //! A block of 64 pages, two sets. What is shown: whoever frees, absorbs and changes the owner, in the
+    //! end the owner's stack leads to every page that is free remotely.
+
+    use super::*;
+    use crate::mm::{economy::blocks::Tag, platform::mb, types::Migratetype};
+    use loom::{sync::Arc, thread};
+
+    const BLOCK: BlockIdx = BlockIdx(0);
+    const PAGE: PageIdx = PageIdx(3);
+    const OTHER: PageIdx = PageIdx(7);
+
+    struct World {
+        blocks: Blocks,
+        pending: Pending,
+    }
+
+    impl World {
+        /// The block belongs to set 0, and all its pages are in use.
+        fn new() -> Arc<World> {
+            let world = World {
+                blocks: Blocks::new(1, Order::new(6)).unwrap(),
+                pending: Pending::new(2).unwrap(),
+            };
+            let (holder, mt, cma) = (Holder::Set(0), Migratetype::Movable, false);
+            world.blocks.set_tag(BLOCK, Tag { holder, mt, cma });
+            Arc::new(world)
+        }
+
+        fn owner(&self) -> u32 {
+            self.blocks.set_of(BLOCK).unwrap().0
+        }
+
+        /// What a CPU does that frees a page of another CPU's block.
+        fn free(&self, page: PageIdx) -> bool {
+            let owner = self.owner();
+            (self.pending).free_in_word(&self.blocks, BLOCK, owner, page, Order::ZERO)
+        }
+
+        /// What the holder of a set does; returns the pages, and how many of them were free before.
+        fn absorb(&self, set: u32) -> (u32, u32) {
+            let (mut pages, mut twice) = (0, 0);
+            self.pending.take_all(&self.blocks, set, |block| {
+                if self.owner() != set {
+                    return self.pending.forward(&self.blocks, block);
+                }
+                let found = self.blocks.absorb(block, |_, _| ());
+                pages += found.0;
+                twice += found.1;
+            });
+            (pages, twice)
+        }
+
+        /// What the holder of set 0 does when set 1 takes the block.
+        fn change_owner(&self) {
+            self.blocks.set_holder(BLOCK, Holder::Set(1));
+            mb();
+            self.pending.pass_on(&self.blocks, 0);
+        }
+
+        /// When all is quiet, the owner finds `expected` pages, some of them perhaps before.
+        fn ends_with(&self, before: u32, expected: u32) {
+            let (pages, twice) = self.absorb(self.owner());
+            assert!(!self.blocks.has_remote(BLOCK), "a page is left");
+            assert_eq!((before + pages, twice), (expected, 0));
+        }
+    }
+
+    /// Runs what one CPU does beside what another one does, in every order; then the owner absorbs.
+    fn beside(
+        one: impl Fn(&World) -> u32 + Send + Sync + Copy + 'static,
+        another: impl Fn(&World) -> u32 + Copy + Send + Sync + 'static,
+        expected: u32,
+    ) {
+        loom::model(move || {
+            let world = World::new();
+            let shared = world.clone();
+            let thread = thread::spawn(move || one(&shared));
+            let absorbed = another(&world) + thread.join().unwrap();
+            world.ends_with(absorbed, expected);
+        });
+    }
+
+    #[test]
+    fn frees_beside_absorption() {
+        beside(
+            |world| {
+                assert!(world.free(PAGE));
+                assert!(world.free(OTHER));
+                0
+            },
+            |world| world.absorb(0).0 + world.absorb(0).0,
+            2,
+        );
+    }
+
+    #[test]
+    fn frees_by_two_cpus() {
+        beside(
+            |world| {
+                assert!(world.free(PAGE));
+                0
+            },
+            |world| {
+                assert!(world.free(OTHER));
+                0
+            },
+            2,
+        );
+    }
+
+    #[test]
+    fn a_free_beside_a_change_of_owner() {
+        beside(
+            |world| {
+                assert!(world.free(PAGE));
+                0
+            },
+            |world| {
+                world.change_owner();
+                0
+            },
+            1,
+        );
+    }
+
+    #[test]
+    fn a_free_beside_a_thief_that_absorbs() {
+        beside(
+            |world| {
+                assert!(world.free(PAGE));
+                0
+            },
+            |world| {
+                world.change_owner();
+                world.absorb(1).0
+            },
+            1,
+        );
+    }
+
+    #[test]
+    fn of_two_cpus_that_free_a_page_one_is_told() {
+        loom::model(|| {
+            let world = World::new();
+            let other = world.clone();
+            let thread = thread::spawn(move || other.free(PAGE));
+            let first = world.free(PAGE);
+            assert_ne!(thread.join().unwrap(), first);
+            world.ends_with(0, 1);
+        });
+    }
+
+    #[test]
+    fn of_two_cpus_that_free_a_whole_block_one_is_told() {
+        loom::model(|| {
+            let world = World::new();
+            world.blocks.set_holder(BLOCK, Holder::Given);
+            let other = world.clone();
+            let thread = thread::spawn(move || other.blocks.take_back(BLOCK, Holder::Set(0)));
+            let first = world.blocks.take_back(BLOCK, Holder::Set(1));
+            assert_ne!(thread.join().unwrap(), first);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is left")]
+    fn broken_if_pending_is_cleared_after_absorption() {
+        fn absorb(world: &World) -> u32 {
+            let mut pages = 0;
+            let mut cursor = world.pending.0[0].swap(NO_BLOCK);
+            while cursor != NO_BLOCK {
+                let block = BlockIdx(cursor);
+                cursor = world.blocks.pending_next(block).load();
+                pages += world.blocks.absorb(block, |_, _| ()).0;
+                world.blocks.pending(block).swap(0);
+            }
+            pages
+        }
+        beside(
+            |world| {
+                world.free(PAGE);
+                world.free(OTHER);
+                0
+            },
+            absorb,
+            2,
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is left")]
+    fn broken_if_the_freer_asks_before_it_frees() {
+        loom::model(|| {
+            let world = World::new();
+            assert!(world.free(OTHER));
+            let shared = world.clone();
+            let freer = thread::spawn(move || {
+                let pending = shared.blocks.pending(BLOCK).load();
+                assert!(shared.blocks.put_remote_in_word(PAGE, Order::ZERO));
+                if pending == 0 {
+                    shared.pending.make_pending(&shared.blocks, BLOCK, 0);
+                }
+            });
+            let absorbed = world.absorb(0).0;
+            freer.join().unwrap();
+            world.ends_with(absorbed, 2);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is left")]
+    fn broken_without_a_second_look_at_the_owner() {
+        fn free(world: &World) {
+            let owner = world.owner();
+            assert!(world.blocks.put_remote_in_word(PAGE, Order::ZERO));
+            mb_after_atomic();
+            if world.blocks.pending(BLOCK).swap(1) == 0 {
+                world.pending.push(&world.blocks, BLOCK, owner);
+            }
+        }
+        beside(
+            |world| {
+                free(world);
+                0
+            },
+            |world| {
+                world.change_owner();
+                0
+            },
+            1,
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is left")]
+    fn broken_if_the_old_stack_is_not_passed_on() {
+        beside(
+            |world| {
+                world.free(PAGE);
+                0
+            },
+            |world| {
+                world.blocks.set_holder(BLOCK, Holder::Set(1));
+                0
+            },
+            1,
+        );
+    }
+}

@@ -2,25 +2,19 @@
 
 //! The blocks of one CPU: a current block per migratetype, partial blocks by fullness, whole ones.
 //!
-//! # Who may be inside a set
-//!
-//! One at a time, and its own CPU without any atomic read-modify-write: it sets `busy`, looks at
-//! `seized`, and goes ahead if that is clear. Who wants the set of another CPU sets `seized`, makes that
-//! CPU execute a memory barrier ([`barrier_heavy`], an IPI in the kernel), and waits for `busy` to clear.
-//! After the barrier either the owner's `busy` is visible, or the owner sees `seized` (the asymmetric
-//! form of Dekker's algorithm; compare `membarrier(2)`). A CPU that finds its set seized or, in an
-//! interrupt, busy does not wait: it frees through the remote path and allocates from the shared set.
+//! [`gate`](super::gate) says who may be inside a set.
 //!
 //! The shared set is one more set that belongs to no CPU and is entered under a lock. Blocks of dead
 //! CPUs go there.
 
 use super::{
     blocks::{Blocks, Holder, Tag, NO_BLOCK},
+    gate::{Gate, Inside, Seized},
     Economy,
 };
 use crate::mm::{
     lock::CountedGuard,
-    platform::{barrier_heavy, barrier_light, mb, pin, relax, AtomicU32, Irq, Pinned},
+    platform::{mb, AtomicU32, Irq},
     stats::Event,
     types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, NR_PCP_TYPES},
     Violation,
@@ -61,8 +55,7 @@ const REFILL_SCALE_MAX: u32 = 5;
 
 /// Blocks of one CPU, or of none.
 pub(super) struct Set {
-    busy: AtomicU32,
-    seized: AtomicU32,
+    gate: Gate,
     current: [AtomicU32; NR_PCP_TYPES],
     /// Word of the bitmaps, in the current block, where the next page is looked for; `NO_WORD` without
     /// a current block.
@@ -81,8 +74,7 @@ impl Set {
         let none = || AtomicU32::new(NO_BLOCK);
         let zero = || AtomicU32::new(0);
         Set {
-            busy: zero(),
-            seized: zero(),
+            gate: Gate::new(),
             current: core::array::from_fn(|_| none()),
             word: core::array::from_fn(|_| AtomicU32::new(NO_WORD)),
             partial: core::array::from_fn(|_| core::array::from_fn(|_| none())),
@@ -115,28 +107,7 @@ pub(super) struct Busy<'a> {
     set: &'a Set,
     /// Number of the set.
     id: u32,
-    _pinned: Pinned,
-}
-
-impl Drop for Busy<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // ORDERING: pairs with the acquire in `seize()`.
-        self.set.busy.store_release(0);
-    }
-}
-
-/// The set of another CPU, which stays out until this is dropped.
-struct Seized<'a> {
-    set: &'a Set,
-    _pinned: Pinned,
-}
-
-impl Drop for Seized<'_> {
-    fn drop(&mut self) {
-        // ORDERING: pairs with the acquire in `enter()`.
-        self.set.seized.store_release(0);
-    }
+    _inside: Inside<'a>,
 }
 
 /// What keeps others out of a set.
@@ -190,21 +161,14 @@ impl Economy {
     #[inline(always)]
     pub(super) fn enter_quick(&self, cpu: CpuIdx) -> Option<Busy<'_>> {
         let set: &Set = &self.sets[cpu.idx()];
-        let _pinned = pin();
-        if set.busy.load() != 0 {
-            return None;
-        }
-        set.busy.store(1);
-        // ORDERING: `busy` before `seized`, together with the heavy barrier in `seize()`.
-        barrier_light();
+        let _inside = set.gate.enter()?;
         let (eco, id) = (self, cpu.0);
-        let busy = Busy {
+        Some(Busy {
             eco,
             set,
             id,
-            _pinned,
-        };
-        (set.seized.load_acquire() == 0).then_some(busy)
+            _inside,
+        })
     }
 
     /// The same, for more than a single page.
@@ -227,15 +191,7 @@ impl Economy {
     /// the CPU may be inside. `None` if somebody else has seized it.
     pub(super) fn seize(&self, cpu: CpuIdx, victim: CpuIdx) -> Option<Held<'_>> {
         let set: &Set = &self.sets[victim.idx()];
-        let _pinned = pin();
-        if set.seized.cmpxchg(0, 1).is_err() {
-            return None;
-        }
-        let seized = Seized { set, _pinned };
-        barrier_heavy(victim);
-        while set.busy.load_acquire() != 0 {
-            relax();
-        }
+        let seized = set.gate.seize(victim)?;
         Some(Held {
             eco: self,
             set,

@@ -50,7 +50,7 @@
 //! RFC of 2026-05-20.
 
 // KUnit wraps tests in unsafe code, so the host build watches over this.
-#![cfg_attr(not(MODULE), forbid(unsafe_code))]
+#![cfg_attr(not(any(MODULE, loom)), forbid(unsafe_code))]
 
 mod page_map;
 

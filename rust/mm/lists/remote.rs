@@ -117,3 +117,164 @@ impl Remote {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod models {
+    //! The list of one CPU. What is shown: every page that is pushed is taken once, by whom ever, and none
+    //! stays on the list of a dead CPU.
+
+    use super::*;
+    use loom::{sync::Arc, thread};
+
+    struct World {
+        map: PageMap,
+        remote: Remote,
+    }
+
+    impl World {
+        fn new() -> Arc<World> {
+            Arc::new(World {
+                map: PageMap::new(4).unwrap(),
+                remote: Remote::new(),
+            })
+        }
+
+        fn chain(&self, page: u32) -> Chain {
+            Chain::of(&self.map, PageIdx(page), Order::ZERO)
+        }
+
+        /// What a CPU does that frees a page of another CPU's block; returns the pages it had to take.
+        fn free(&self, page: u32) -> u32 {
+            match self.remote.push(&self.map, self.chain(page)) {
+                true => self.take(),
+                false => 0,
+            }
+        }
+
+        /// Takes what is on the list: a bit for each page.
+        fn take(&self) -> u32 {
+            let mut taken = 0;
+            self.remote.take_all(&self.map, |page, _| {
+                assert_eq!(taken & (1 << page.0), 0, "{page:?} is taken twice");
+                taken |= 1 << page.0;
+            });
+            taken
+        }
+
+        fn go_offline(&self) -> u32 {
+            self.remote.set_dead(true);
+            self.take()
+        }
+    }
+
+    /// Runs what one CPU does beside what another one does, in every order. Each returns the pages it took;
+    /// then pages 1 to `nr` have been taken, except for those on the list of a CPU that is alive.
+    fn beside(
+        one: impl Fn(&World) -> u32 + Send + Sync + Copy + 'static,
+        another: impl Fn(&World) -> u32 + Send + Sync + Copy + 'static,
+        nr: u32,
+    ) {
+        loom::model(move || {
+            let world = World::new();
+            let shared = world.clone();
+            let thread = thread::spawn(move || one(&shared));
+            let mine = another(&world);
+            let theirs = thread.join().unwrap();
+            assert_eq!(mine & theirs, 0, "a page is taken twice");
+            if world.remote.is_dead() {
+                assert!(world.remote.is_empty(), "a page is stranded");
+            }
+            let rest = world.take();
+            assert_eq!(mine | theirs | rest, (2 << nr) - 2, "a page is lost");
+        });
+    }
+
+    #[test]
+    fn pushes_beside_pushes() {
+        beside(
+            |world| world.free(1),
+            |world| world.free(2) | world.free(3),
+            3,
+        );
+    }
+
+    #[test]
+    fn pushes_beside_absorption() {
+        beside(
+            |world| world.free(1) | world.free(2),
+            |world| world.take() | world.take(),
+            2,
+        );
+    }
+
+    #[test]
+    fn a_push_beside_a_cpu_that_dies() {
+        beside(|world| world.free(1), World::go_offline, 1);
+    }
+
+    #[test]
+    fn a_chain_beside_a_cpu_that_dies() {
+        beside(
+            |world| {
+                let mut chain = world.chain(1);
+                chain.add(&world.map, PageIdx(2), Order::ZERO);
+                match world.remote.push(&world.map, chain) {
+                    true => world.take(),
+                    false => 0,
+                }
+            },
+            World::go_offline,
+            2,
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is stranded")]
+    fn broken_if_the_pusher_looks_first() {
+        beside(
+            |world| {
+                let dead = world.remote.is_dead();
+                let _ = world.remote.push(&world.map, world.chain(1));
+                match dead {
+                    true => world.take(),
+                    false => 0,
+                }
+            },
+            World::go_offline,
+            1,
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is stranded")]
+    fn broken_if_the_list_is_emptied_before_the_flag_is_set() {
+        beside(
+            |world| world.free(1),
+            |world| {
+                let taken = world.take();
+                world.remote.set_dead(true);
+                taken
+            },
+            1,
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is lost")]
+    fn broken_if_the_list_is_not_taken_at_once() {
+        beside(
+            |world| world.free(1) | world.free(2),
+            |world| {
+                let mut taken = 0;
+                let mut cursor = world.remote.head.load_acquire();
+                world.remote.head.store(NO_PAGE);
+                while cursor != NO_PAGE {
+                    taken |= 1 << cursor;
+                    cursor = world.map.links(cursor).next.load();
+                }
+                taken
+            },
+            2,
+        );
+    }
+}

@@ -46,39 +46,80 @@ impl<T> core::ops::DerefMut for Array<T> {
     }
 }
 
+/// Makes loom try every order of accesses to a word.
+///
+/// Loom (0.7) remembers the last access to each word only. Where a thread reads a word before it changes
+/// it, that hides what another thread had read before, and loom never tries the change first. A
+/// read-modify-write of a word of its own beside every access makes each depend on the one before, and orders
+/// nothing else, being relaxed.
+#[cfg(loom)]
+#[derive(Debug)]
+struct Visits(atomic::AtomicU32);
+
+#[cfg(loom)]
+impl Visits {
+    fn new() -> Visits {
+        Visits(atomic::AtomicU32::new(0))
+    }
+
+    fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Nothing, outside of models.
+#[cfg(not(loom))]
+#[derive(Debug)]
+struct Visits;
+
+#[cfg(not(loom))]
+impl Visits {
+    #[inline(always)]
+    fn new() -> Visits {
+        Visits
+    }
+
+    #[inline(always)]
+    fn count(&self) {}
+}
+
 macro_rules! atomic_word {
     ($name:ident, $int:ty, $doc:literal) => {
         #[doc = $doc]
         #[derive(Debug)]
-        pub struct $name(atomic::$name);
+        pub struct $name(atomic::$name, Visits);
 
         impl $name {
             /// A word with a first value.
             pub fn new(value: $int) -> Self {
-                Self(atomic::$name::new(value))
+                Self(atomic::$name::new(value), Visits::new())
             }
 
             /// Reads without ordering (`READ_ONCE()`).
             #[inline]
             pub fn load(&self) -> $int {
+                self.1.count();
                 self.0.load(Ordering::Relaxed)
             }
 
             /// Writes without ordering (`WRITE_ONCE()`).
             #[inline]
             pub fn store(&self, value: $int) {
+                self.1.count();
                 self.0.store(value, Ordering::Relaxed)
             }
 
             /// Reads with acquire ordering.
             #[inline]
             pub fn load_acquire(&self) -> $int {
+                self.1.count();
                 self.0.load(Ordering::Acquire)
             }
 
             /// Writes with release ordering.
             #[inline]
             pub fn store_release(&self, value: $int) {
+                self.1.count();
                 self.0.store(value, Ordering::Release)
             }
 
@@ -86,18 +127,21 @@ macro_rules! atomic_word {
             /// was.
             #[inline]
             pub fn or(&self, mask: $int) -> $int {
+                self.1.count();
                 self.0.fetch_or(mask, Ordering::AcqRel)
             }
 
             /// Swaps in a value, fully ordered.
             #[inline]
             pub fn swap(&self, value: $int) -> $int {
+                self.1.count();
                 self.0.swap(value, Ordering::AcqRel)
             }
 
             /// Stores `new` if the word is `old`; fully ordered; else returns what it is.
             #[inline]
             pub fn cmpxchg(&self, old: $int, new: $int) -> core::result::Result<$int, $int> {
+                self.1.count();
                 self.0
                     .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
             }
