@@ -244,6 +244,11 @@ pub trait Report {
     /// Bytes of metadata for pages and blocks.
     fn metadata_bytes(&self) -> u64;
 
+    /// The last free that was refused, if the policy remembers: the page, and the CPU that tried.
+    fn last_refused_free(&self) -> Option<(PageIdx, CpuIdx)> {
+        None
+    }
+
     /// Free chunks in one place, now.
     fn free_chunks(&self, place: Place) -> FreeChunks;
 

@@ -365,6 +365,7 @@ fn economy_refuses_double_frees_wherever_the_first_one_went() {
         let page = alloc_pages(&*zone, 0, 1)[0];
         free(&*zone, first, page, 0).unwrap();
         assert_eq!(free(&*zone, second, page, 0), Err(Error::DoubleFree));
+        assert_eq!(zone.last_refused_free(), Some((page, CpuIdx(second))));
     }
     assert_eq!(counter(&*zone, "double_free"), 4);
     // A run is refused as a whole if one page of it is free.

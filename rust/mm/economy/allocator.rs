@@ -149,13 +149,6 @@ impl Economy {
         self.reset_stats();
     }
 
-    /// The last free that was refused: the page, and the CPU that tried.
-    pub fn last_refused(&self) -> Option<(PageIdx, CpuIdx)> {
-        let word = self.last_refused.load().checked_sub(1)?;
-        // CAST: packed by `refuse()`.
-        Some((PageIdx((word >> 32) as u32), CpuIdx(word as u32)))
-    }
-
     pub(super) fn refuse(&self, cpu: CpuIdx, page: PageIdx, error: Error) -> Result<()> {
         self.stats.inc(
             cpu,

@@ -214,6 +214,12 @@ impl Report for Economy {
         self.blocks.bytes() + self.hot.bytes() + Zone::bytes(self.blocks.nr_blocks())
     }
 
+    fn last_refused_free(&self) -> Option<(PageIdx, CpuIdx)> {
+        let word = self.last_refused.load().checked_sub(1)?;
+        // CAST: packed by `refuse()`.
+        Some((PageIdx((word >> 32) as u32), CpuIdx(word as u32)))
+    }
+
     fn free_chunks(&self, place: Place) -> FreeChunks {
         match place {
             Place::Cpu(cpu) => self.set_chunks(cpu.0),
