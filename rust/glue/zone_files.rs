@@ -184,7 +184,12 @@ fn show_metadata(report: &dyn Report, text: &mut Text) {
         hundredths % 100
     );
     match report.last_refused_free() {
-        Some((page, cpu)) => put!(text, "last_refused_free: page {} by CPU {}\n", page.0, cpu.0),
+        Some((page, cpu)) => put!(
+            text,
+            "last_refused_free: page {} by CPU {}\n",
+            page.0,
+            cpu.0
+        ),
         None => put!(text, "last_refused_free: none\n"),
     }
 }
