@@ -13,7 +13,6 @@
 
 use super::ranges::{page_address, ANY_NODE};
 use crate::mm::{
-    lock::LockFigures,
     platform::{Array, AtomicU64, CachePadded},
     stats::{Event, Stats},
     types::{
@@ -363,17 +362,5 @@ impl PageAllocator for StockAllocator {
 
     fn stats(&self) -> &Stats {
         &self.stats
-    }
-
-    fn zone_lock(&self) -> Option<LockFigures> {
-        None
-    }
-
-    fn pcp_locks(&self) -> Option<LockFigures> {
-        None
-    }
-
-    fn reset_stats(&self) {
-        self.stats.reset();
     }
 }

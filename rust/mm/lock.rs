@@ -167,11 +167,6 @@ impl<T> CountedLocks<T> {
         self.locks.len()
     }
 
-    /// Switches on, or off, that times are taken.
-    pub fn time(&self, on: bool) {
-        self.timed.store(on.into());
-    }
-
     /// Waits for lock `i`.
     #[inline]
     pub fn lock(&self, i: usize, irq: Irq) -> CountedGuard<'_, T> {
@@ -212,9 +207,25 @@ impl<T> CountedLocks<T> {
     pub fn inspect(&self, i: usize) -> CountedGuard<'_, T> {
         CountedGuard(self.locks[i].lock(Irq::Save))
     }
+}
 
+/// What can be asked of locks whatever they protect.
+pub trait Locks {
     /// The figures summed over the locks.
-    pub fn figures(&self) -> LockFigures {
+    fn figures(&self) -> LockFigures;
+
+    /// Adds the times of all locks to `sum`.
+    fn add_times(&self, sum: &mut LockTimes);
+
+    /// Switches on, or off, that times are taken.
+    fn time(&self, on: bool);
+
+    /// Sets all figures and times to zero.
+    fn reset(&self);
+}
+
+impl<T> Locks for CountedLocks<T> {
+    fn figures(&self) -> LockFigures {
         let mut sum = LockFigures::default();
         for i in 0..self.count() {
             sum += self.inspect(i).0.figures;
@@ -222,15 +233,17 @@ impl<T> CountedLocks<T> {
         sum
     }
 
-    /// Adds the times of all locks to `sum`.
-    pub fn add_times(&self, sum: &mut LockTimes) {
+    fn add_times(&self, sum: &mut LockTimes) {
         for i in 0..self.count() {
             *sum += &self.inspect(i).0.times;
         }
     }
 
-    /// Sets all figures and times to zero.
-    pub fn reset_figures(&self) {
+    fn time(&self, on: bool) {
+        self.timed.store(on.into());
+    }
+
+    fn reset(&self) {
         for i in 0..self.count() {
             let counted = &mut self.inspect(i).0;
             counted.figures = LockFigures::default();
@@ -302,7 +315,7 @@ mod tests {
         assert_eq!(times.wait.total(), 2);
         assert_eq!(times.hold.total(), 2);
         assert_eq!(locks.figures().acquired, 4);
-        locks.reset_figures();
+        locks.reset();
         let mut none = LockTimes::default();
         locks.add_times(&mut none);
         assert!(none == LockTimes::default());

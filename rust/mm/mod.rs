@@ -30,10 +30,7 @@ mod lists;
 pub use self::{economy::Economy, lists::ListAllocator};
 
 use self::{
-    lock::{
-        LockFigures,
-        LockTimes, //
-    },
+    lock::Locks,
     stats::Stats,
     types::{
         BlockIdx,
@@ -167,20 +164,30 @@ pub trait PageAllocator: Sync {
     /// Counters, per CPU.
     fn stats(&self) -> &Stats;
 
-    /// Figures of the zone lock, where the policy has one of its own.
-    fn zone_lock(&self) -> Option<LockFigures>;
+    /// The zone lock, where the policy has one of its own.
+    fn zone_lock(&self) -> Option<&dyn Locks> {
+        None
+    }
 
-    /// Figures of the locks of the per-CPU sets, summed.
-    fn pcp_locks(&self) -> Option<LockFigures>;
+    /// The locks of the per-CPU sets, where the policy has any.
+    fn pcp_locks(&self) -> Option<&dyn Locks> {
+        None
+    }
 
     /// Switches on, or off, that wait and hold times of all locks are taken.
-    fn time_locks(&self, _on: bool) {}
-
-    /// Adds the times of the zone lock, and of the locks of the per-CPU sets, to the sums.
-    fn add_lock_times(&self, _zone: &mut LockTimes, _pcp: &mut LockTimes) {}
+    fn time_locks(&self, on: bool) {
+        for locks in [self.zone_lock(), self.pcp_locks()].into_iter().flatten() {
+            locks.time(on);
+        }
+    }
 
     /// Sets counters and lock figures to zero.
-    fn reset_stats(&self);
+    fn reset_stats(&self) {
+        self.stats().reset();
+        for locks in [self.zone_lock(), self.pcp_locks()].into_iter().flatten() {
+            locks.reset();
+        }
+    }
 
     /// What the policy can say of its ranges, if it has any.
     fn report(&self) -> Option<&dyn Report> {

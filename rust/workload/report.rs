@@ -56,15 +56,19 @@ impl Counters {
     ///
     /// `NoMemory`.
     pub fn take<A: PageAllocator>(zone: &A) -> Result<Counters> {
+        let locks = [zone.zone_lock(), zone.pcp_locks()];
         let mut times = Array::new(2, |_| LockTimes::default())?;
-        if let [zone_times, pcp_times] = &mut *times {
-            zone.add_lock_times(zone_times, pcp_times);
+        for (sum, locks) in times.iter_mut().zip(locks) {
+            if let Some(locks) = locks {
+                locks.add_times(sum);
+            }
         }
+        let [zone_lock, pcp_locks] = locks.map(|locks| Some(locks?.figures()));
         Ok(Counters {
             times,
             totals: Array::new(NR_COUNTERS, |nr| zone.stats().total(nr))?,
-            zone_lock: zone.zone_lock(),
-            pcp_locks: zone.pcp_locks(),
+            zone_lock,
+            pcp_locks,
         })
     }
 

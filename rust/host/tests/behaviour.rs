@@ -313,7 +313,7 @@ fn purge_takes_the_zone_lock_far_less_often_under_owner() {
             let pages = alloc_pages(&*zone, 0, 8 * BLOCK_PAGES);
             free_all(&*zone, 1, &pages);
         }
-        let acquired = zone.zone_lock().unwrap().acquired;
+        let acquired = zone.zone_lock().unwrap().figures().acquired;
         assert_pristine(&*zone);
         acquired
     };
@@ -470,7 +470,7 @@ fn economy_needs_the_zone_lock_a_hundredth_as_often_as_pcp() {
             let pages = alloc_pages(&*zone, 0, 8192);
             free_all(&*zone, 1, &pages);
         }
-        zone.zone_lock().unwrap().acquired
+        zone.zone_lock().unwrap().figures().acquired
     };
     let (pcp, economy) = (acquired(PCP), acquired(ECONOMY));
     assert!(economy * 100 <= pcp, "economy {economy}, pcp {pcp}");

@@ -16,7 +16,7 @@ use super::{
     Economy,
 };
 use crate::mm::{
-    lock::{CountedLocks, LockFigures, LockTimes},
+    lock::{CountedLocks, Locks},
     platform::{pin, relax, Array, AtomicU64, CachePadded, LockClass},
     stats::{Event, Stats},
     types::{
@@ -632,28 +632,12 @@ impl PageAllocator for Economy {
         &self.stats
     }
 
-    fn zone_lock(&self) -> Option<LockFigures> {
-        Some(self.zone.locks().figures())
+    fn zone_lock(&self) -> Option<&dyn Locks> {
+        Some(self.zone.locks())
     }
 
-    fn pcp_locks(&self) -> Option<LockFigures> {
-        Some(self.shared_lock.figures())
-    }
-
-    fn time_locks(&self, on: bool) {
-        self.zone.locks().time(on);
-        self.shared_lock.time(on);
-    }
-
-    fn add_lock_times(&self, zone: &mut LockTimes, pcp: &mut LockTimes) {
-        self.zone.locks().add_times(zone);
-        self.shared_lock.add_times(pcp);
-    }
-
-    fn reset_stats(&self) {
-        self.stats.reset();
-        self.zone.locks().reset_figures();
-        self.shared_lock.reset_figures();
+    fn pcp_locks(&self) -> Option<&dyn Locks> {
+        Some(&self.shared_lock)
     }
 
     fn report(&self) -> Option<&dyn Report> {

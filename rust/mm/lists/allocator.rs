@@ -22,7 +22,7 @@ use super::{
     zone::{Ladder, Zone},
 };
 use crate::mm::{
-    lock::{CountedGuard, CountedLocks, LockFigures, LockTimes},
+    lock::{CountedGuard, CountedLocks, Locks},
     platform::{Array, CachePadded, Irq, LockClass},
     stats::{Event, Stats},
     types::{
@@ -479,28 +479,12 @@ impl PageAllocator for ListAllocator {
         &self.stats
     }
 
-    fn zone_lock(&self) -> Option<LockFigures> {
-        Some(self.zone.locks().figures())
+    fn zone_lock(&self) -> Option<&dyn Locks> {
+        Some(self.zone.locks())
     }
 
-    fn pcp_locks(&self) -> Option<LockFigures> {
-        Some(self.sets.figures())
-    }
-
-    fn time_locks(&self, on: bool) {
-        self.zone.locks().time(on);
-        self.sets.time(on);
-    }
-
-    fn add_lock_times(&self, zone: &mut LockTimes, pcp: &mut LockTimes) {
-        self.zone.locks().add_times(zone);
-        self.sets.add_times(pcp);
-    }
-
-    fn reset_stats(&self) {
-        self.stats.reset();
-        self.zone.locks().reset_figures();
-        self.sets.reset_figures();
+    fn pcp_locks(&self) -> Option<&dyn Locks> {
+        Some(&self.sets)
     }
 
     fn report(&self) -> Option<&dyn Report> {
