@@ -7,11 +7,13 @@
 KDIR ?= /lib/modules/$(shell uname -r)/build
 # Objects go here, so that those of different kernels do not meet.
 MO ?= build/kdir
+# The folder of the module.
+SRC ?= rust
 
-kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)/rust MO=$(abspath $(MO))/rust
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)/$(SRC) MO=$(abspath $(MO))/$(SRC)
 
 modules modules_install:
-	@mkdir -p $(abspath $(MO))/rust
+	@mkdir -p $(abspath $(MO))/$(SRC)
 	+$(kbuild) $@
 
 clean:

@@ -28,24 +28,40 @@ class Kernel:
     name: str
     about: str
     arch: str
-    config: str  # options on top of allnoconfig
+    configs: tuple  # options on top of `base`
     image: str  # what is booted, relative to the O= folder
     max_cpus: int
+    base: str = "allnoconfig"
     patches: tuple = ()
+    build_args: tuple = ()  # make arguments for the kernel
     module_args: tuple = ()  # make arguments a module needs for this kernel
+    packages: tuple = ()  # Debian packages, and a program of each
 
 
 # ARCH=um builds Rust as position independent code, which the module loader,
 # knowing no GOT relocations, would refuse.
 UML_MODULE_ARGS = ("RUSTFLAGS_MODULE=-Crelocation-model=static -Ccode-model=large",)
 
+# Rust with KASAN needs clang. Its statics beyond the end of the image would make
+# lockdep switch itself off.
+LLVM_ARGS = ("LLVM=-19", "KCFLAGS=-mlarge-data-threshold=1000000000 "
+             "-Wno-unused-command-line-argument")
+# With frame pointers, the stub that system calls go through would not survive.
+STUB_ARGS = ("CFLAGS_stub.o=-fno-PIC -fno-pic -fno-stack-protector -fomit-frame-pointer",)
+LLVM_PACKAGES = (("clang-19", "clang-19"), ("lld-19", "ld.lld-19"), ("llvm-19", "llvm-ar-19"))
+
 KERNELS = {kernel.name: kernel for kernel in (
     Kernel("uml", "User Mode Linux that masks IPIs softly; the default",
-           arch="um", config="uml.config", image="linux", max_cpus=16,
+           arch="um", configs=("uml.config",), image="linux", max_cpus=16,
            patches=("uml-soft-ipi.patch",), module_args=UML_MODULE_ARGS),
     Kernel("uml-plain", "User Mode Linux without a patch",
-           arch="um", config="uml.config", image="linux", max_cpus=16,
+           arch="um", configs=("uml.config",), image="linux", max_cpus=16,
            module_args=UML_MODULE_ARGS),
+    # More CPUs run off the end of their stacks when KASAN takes a backtrace.
+    Kernel("uml-debug", "User Mode Linux with KASAN, lockdep and their kind, up to 4 CPUs",
+           arch="um", base="alldefconfig", configs=("uml.config", "uml-debug.config"),
+           image="linux", max_cpus=4, build_args=(*LLVM_ARGS, *STUB_ARGS),
+           module_args=(*LLVM_ARGS, *UML_MODULE_ARGS), packages=LLVM_PACKAGES),
 )}
 DEFAULT = "uml"
 
@@ -89,13 +105,13 @@ def _version_key(text):
 
 def _key(kernel):
     """A short name for everything that determines the built kernel."""
-    parts = [source().name, repr(kernel), _config_text(kernel), _patch_text(kernel),
-             toolchain.identity()]
+    parts = [source().name, kernel.arch, kernel.base, *kernel.build_args, _config_text(kernel),
+             _patch_text(kernel), toolchain.identity()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def _config_text(kernel):
-    return (RECIPES / kernel.config).read_text(encoding="utf-8")
+    return "".join((RECIPES / name).read_text(encoding="utf-8") for name in kernel.configs)
 
 
 def _patch_text(kernel):
@@ -152,11 +168,12 @@ def _build(kernel, tree, out):
     """Configures and builds into `out`, and stamps it when all went well."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    make = ["make", "-C", tree, f"O={out}", f"ARCH={kernel.arch}"]
+    make = ["make", "-C", tree, f"O={out}", f"ARCH={kernel.arch}", *kernel.build_args]
     env = toolchain.environment()
+    wanted = out / "pcpb.config"
+    wanted.write_text(_config_text(kernel), encoding="utf-8")
     steps.run(f"configure the {kernel.name} kernel",
-              [*make, f"KCONFIG_ALLCONFIG={RECIPES / kernel.config}", "allnoconfig",
-               "rustavailable"],
+              [*make, f"KCONFIG_ALLCONFIG={wanted}", kernel.base, "rustavailable"],
               steps.log_file(f"configure-{kernel.name}"), env=env,
               advice="`rustavailable` in the log says which Rust tool does not fit.")
     _check_config(kernel, out)
@@ -174,5 +191,5 @@ def _check_config(kernel, out):
             if line.startswith("CONFIG_") and line not in got]
     if lost:
         raise Failed(f"the {kernel.name} kernel cannot be configured with {', '.join(lost)}: "
-                     f"a dependency is missing in {RECIPES / kernel.config}, or a tool "
+                     f"a dependency is missing in {', '.join(kernel.configs)}, or a tool "
                      f"(see {steps.log_file(f'configure-{kernel.name}')})")

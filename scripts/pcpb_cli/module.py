@@ -15,6 +15,7 @@ from pcpb_cli.steps import BUILD, PROJECT
 SOURCE_FOLDERS = ("rust", "samples")
 NOT_SOURCES = ("host", "target")
 ERROR_LINES = 200
+PLANTED = "scripts/selftests/planted"
 
 
 def command(kernel_name, kdir):
@@ -46,6 +47,13 @@ def ensure(wanted):
     if not _up_to_date(wanted, out):
         _make(out, kernel.make_args(wanted), wanted.name)
     return module_path(out)
+
+
+def ensure_planted(wanted):
+    """Builds the module of planted bugs for a test kernel; returns its path."""
+    out = BUILD / f"{wanted.name}-planted"
+    _make(out, [*kernel.make_args(wanted), f"SRC={PLANTED}"], f"{wanted.name}: planted bugs")
+    return out / PLANTED / "planted.ko"
 
 
 def lint(wanted):

@@ -42,7 +42,7 @@ def ensure(wanted):
     if _complete(wanted):
         return False
     with steps.locked(steps.cache_root() / "lock", "the test kernel"):
-        missing = _missing_packages()
+        missing = _missing_packages(wanted)
         if missing:
             apt.install(missing)
         toolchain.prepare()
@@ -51,12 +51,14 @@ def ensure(wanted):
 
 
 def _complete(wanted):
-    return not _missing_packages() and not toolchain.problems() and kernel.ready(wanted)
+    return not _missing_packages(wanted) and not toolchain.problems() and kernel.ready(wanted)
 
 
-def _missing_packages():
+def _missing_packages(wanted):
     """Package -> who needs it, of the packages whose content is not there."""
-    return {package: reason for package, reason, probe in REQUIREMENTS if not _present(probe)}
+    own = ((package, f"the {wanted.name} kernel", probe) for package, probe in wanted.packages)
+    return {package: reason for package, reason, probe in (*REQUIREMENTS, *own)
+            if not _present(probe)}
 
 
 def _present(probe):

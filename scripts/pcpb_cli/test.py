@@ -16,6 +16,7 @@ host and boots guests itself:
 import fnmatch
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,6 +31,19 @@ RUST_FOLDERS = ("rust", "samples")
 RUST_EDITION = "2021"
 
 GUEST_DEFAULTS = {"cpus": "2", "mem": "4G", "timeout": "300"}
+
+# Selftests that run on the debug kernel as well: those that need no more CPUs than it
+# has, and neither measure nor count what debugging changes.
+DEBUG_KERNEL = "uml-debug"
+DEBUG_MEM = "6G"
+DEBUG_TIMEOUT_S = "900"
+ON_DEBUG_KERNEL = ("batch", "cross_cpu", "drain", "exhaustion", "frag", "orders", "policies",
+                   "zones")
+
+# What the kernel says of the planted bugs, between these two lines.
+PLANTED_FROM, PLANTED_TO = "planted bugs from here", "planted bugs to here"
+PLANTED_FOUND = ("BUG: KASAN: slab-out-of-bounds", "BUG: sleeping function",
+                 "possible circular locking dependency")
 HEADER_LINES = 20
 KUNIT_ARGS = ("--append", "kunit.enable=1", "--append", "kunit.autorun=1")
 
@@ -101,8 +115,10 @@ def _all_tests():
         Test("loom", _cargo_test, ("loom", ["--release", "--lib", "models"], _loom_env)),
         Test("kunit", _kunit),
     ]
-    return tests + [Test(f"selftest-{path.stem}", _selftest, (path,))
-                    for path in sorted(SELFTESTS.glob("*.sh")) if os.access(path, os.X_OK)]
+    tests += [Test(f"selftest-{path.stem}", _selftest, (path,))
+              for path in sorted(SELFTESTS.glob("*.sh")) if os.access(path, os.X_OK)]
+    return tests + [Test(f"debug-{name}", _debug_selftest, (SELFTESTS / f"{name}.sh",))
+                    for name in ON_DEBUG_KERNEL]
 
 
 def _guarded(test):
@@ -216,8 +232,7 @@ def _selftest(path):
     name = f"selftest-{path.stem}"
     log, console = LOGS / f"{name}.ktap", LOGS / f"{name}.console"
     wishes = _wishes(path)
-    helpers = kernel.source() / "tools/testing/selftests/kselftest/ktap_helpers.sh"
-    words = ["env", f"KTAP_HELPERS={helpers}", f"PCPB={SCRIPTS / 'pcpb'}", str(path)]
+    words = _selftest_words(path)
     argv = words if "host" in wishes else [*_vm(wishes), "--", *words]
     status = _stream(argv, log, console, _show_ktap)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -231,10 +246,42 @@ def _selftest(path):
     return result
 
 
-def _vm(wishes):
+def _debug_selftest(path):
+    """The same on the debug kernel, which proves afterwards that it would have found bugs."""
+    wanted = kernel.KERNELS[DEBUG_KERNEL]
+    setup.ensure(wanted)
+    planted = module.ensure_planted(wanted)
+    name = f"debug-{path.stem}"
+    log, console = LOGS / f"{name}.ktap", LOGS / f"{name}.console"
+    wishes = _wishes(path) | {"mem": DEBUG_MEM, "timeout": DEBUG_TIMEOUT_S}
+    words = shlex.join(_selftest_words(path))
+    argv = [*_vm(wishes, DEBUG_KERNEL), "--append", "kasan_multi_shot", "--",
+            "sh", "-c", f"{words}; status=$?; insmod {planted}; exit $status"]
+    status = _stream(argv, log, console, _show_ktap)
+    result = _ktap_counts(name, log.read_text(encoding="utf-8", errors="replace").splitlines())
+    if status != 0 and not result.failed:
+        result.add(_verdict(name, False, f"exit status {status}, see {console}"))
+    text = console.read_text(encoding="utf-8", errors="replace")
+    before, _, after = text.partition(PLANTED_FROM)
+    for line in before.splitlines():
+        if SPLAT.search(line):
+            result.add(_verdict(name, False, f"the kernel complained: {line.strip()} (see {console})"))
+            break
+    missing = [found for found in (*PLANTED_FOUND, PLANTED_TO) if found not in after]
+    if missing:
+        result.add(_verdict(name, False, f"a planted bug went unnoticed: {missing} (see {console})"))
+    return result
+
+
+def _selftest_words(path):
+    helpers = kernel.source() / "tools/testing/selftests/kselftest/ktap_helpers.sh"
+    return ["env", f"KTAP_HELPERS={helpers}", f"PCPB={SCRIPTS / 'pcpb'}", str(path)]
+
+
+def _vm(wishes, kernel_name=kernel.DEFAULT):
     wanted = GUEST_DEFAULTS | wishes
-    return [str(SCRIPTS / "pcpb"), "vm", "--cpus", wanted["cpus"], "--mem", wanted["mem"],
-            "--timeout", wanted["timeout"]]
+    return [str(SCRIPTS / "pcpb"), "vm", "--kernel", kernel_name, "--cpus", wanted["cpus"],
+            "--mem", wanted["mem"], "--timeout", wanted["timeout"]]
 
 
 def _wishes(path):
