@@ -2,6 +2,7 @@
 /*
  * The inline C that the Rust bindings lack. See shim.h.
  */
+#include <linux/cpuhotplug.h>
 #include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/mm.h>
@@ -13,7 +14,7 @@
 #include "shim.h"
 
 /* Numbers of enum LockClass, mm/platform/mod.rs. */
-enum { PCPB_LOCK_ZONE, PCPB_LOCK_PCP };
+enum { PCPB_LOCK_ZONE, PCPB_LOCK_PCP, PCPB_LOCK_HAND };
 
 /*
  * One call of spin_lock_init() is one lockdep class, which is called as the
@@ -21,7 +22,7 @@ enum { PCPB_LOCK_ZONE, PCPB_LOCK_PCP };
  */
 void pcpb_lock_init(spinlock_t *lock, int class)
 {
-	spinlock_t *pcpb_zone_lock = lock, *pcpb_pcp_lock = lock;
+	spinlock_t *pcpb_zone_lock = lock, *pcpb_pcp_lock = lock, *pcpb_hand_lock = lock;
 
 	switch (class) {
 	case PCPB_LOCK_ZONE:
@@ -29,6 +30,9 @@ void pcpb_lock_init(spinlock_t *lock, int class)
 		break;
 	case PCPB_LOCK_PCP:
 		spin_lock_init(pcpb_pcp_lock);
+		break;
+	case PCPB_LOCK_HAND:
+		spin_lock_init(pcpb_hand_lock);
 		break;
 	default:
 		WARN_ONCE(1, "pcp_buddy: lock class %d\n", class);
@@ -181,6 +185,54 @@ bool pcpb_cpu_online(unsigned int cpu)
 unsigned int pcpb_num_online_cpus(void)
 {
 	return num_online_cpus();
+}
+
+unsigned int pcpb_this_cpu(void)
+{
+	return raw_smp_processor_id();
+}
+
+bool pcpb_cpu_active(unsigned int cpu)
+{
+	return cpu_active(cpu);
+}
+
+unsigned int pcpb_settle(void)
+{
+	migrate_disable();
+	return smp_processor_id();
+}
+
+void pcpb_unsettle(void)
+{
+	migrate_enable();
+}
+
+int pcpb_move_to(unsigned int cpu)
+{
+	return set_cpus_allowed_ptr(current, cpumask_of(cpu));
+}
+
+int pcpb_hotplug_setup(int (*online)(unsigned int, struct hlist_node *),
+		       int (*dead)(unsigned int, struct hlist_node *))
+{
+	return cpuhp_setup_state_multi(CPUHP_BP_PREPARE_DYN, "pcp_buddy:dead",
+				       online, dead);
+}
+
+void pcpb_hotplug_remove(int state)
+{
+	cpuhp_remove_multi_state(state);
+}
+
+int pcpb_hotplug_join(int state, struct hlist_node *node)
+{
+	return cpuhp_state_add_instance_nocalls(state, node);
+}
+
+void pcpb_hotplug_leave(int state, struct hlist_node *node)
+{
+	cpuhp_state_remove_instance_nocalls(state, node);
 }
 
 unsigned int pcpb_pin_cpu(void)

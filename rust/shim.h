@@ -12,6 +12,7 @@
 #include <linux/spinlock.h>
 #include <linux/types.h>
 
+struct hlist_node;
 struct page;
 
 /* Locks: mm/platform/kernel.rs */
@@ -44,9 +45,21 @@ unsigned int pcpb_max_page_order(void);
 /* CPUs and waiting: glue/cpu.rs, glue/runner.rs */
 bool pcpb_cpu_online(unsigned int cpu);
 unsigned int pcpb_num_online_cpus(void);
+unsigned int pcpb_this_cpu(void);
+bool pcpb_cpu_active(unsigned int cpu);
+unsigned int pcpb_settle(void);
+void pcpb_unsettle(void);
+int pcpb_move_to(unsigned int cpu);
 unsigned int pcpb_pin_cpu(void);
 void pcpb_unpin_cpu(void);
 void pcpb_cond_resched(void);
 void pcpb_sleep_us(unsigned long us);
+
+/* CPUs that come and go: glue/hotplug.rs */
+int pcpb_hotplug_setup(int (*online)(unsigned int, struct hlist_node *),
+		       int (*dead)(unsigned int, struct hlist_node *));
+void pcpb_hotplug_remove(int state);
+int pcpb_hotplug_join(int state, struct hlist_node *node);
+void pcpb_hotplug_leave(int state, struct hlist_node *node);
 
 #endif /* PCPB_SHIM_H */

@@ -6,11 +6,12 @@
 # one command, reports its status and switches the machine off.
 #
 # pcpb_job (from the kernel command line) is a generated file with the shell
-# functions job_environment, job_folders, job_insmod and job_command.
+# functions job_environment, job_folders, job_insmod and job_command, and two
+# variables.
 #
 # Lines to the outside: /dev/console is the kernel's console, and takes the
-# command's stderr; /dev/tty1 is the command's stdout; one line with its exit
-# status goes to /dev/tty2.
+# command's stderr; $job_output is the command's stdout; one line with its exit
+# status goes to $job_status.
 
 # Read first: the file may be in a folder that gets covered below.
 . "$pcpb_job"
@@ -19,11 +20,11 @@
 visible() {
 	if ! [ -d "$1" ]; then
 		mkdir -p "$1"
-		busybox mount -t hostfs -o "ro,$1" none "$1"
+		busybox mount -o bind "/run/host$1" "$1"
 	fi
 }
 
-# busybox: its mount speaks to the kernel as hostfs expects it, and it is quick.
+# busybox: it is quick.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
@@ -34,16 +35,19 @@ ln -s fd/0 /dev/stdin
 ln -s fd/1 /dev/stdout
 ln -s fd/2 /dev/stderr
 mkdir /dev/shm
-for folder in /dev/shm /tmp /run; do
+busybox mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/host
+busybox mount -o bind / /run/host
+for folder in /dev/shm /tmp; do
 	busybox mount -t tmpfs -o mode=1777 tmpfs "$folder"
 done
 job_folders
 
 # The lines carry bytes: no translation of newlines, no echo.
-for line in console tty1 tty2; do
-	busybox stty raw -echo <"/dev/$line"
+for line in /dev/console "$job_output" "$job_status"; do
+	busybox stty raw -echo <"$line"
 done
-exec 3>/dev/tty1 4>/dev/tty2
+exec 3>"$job_output" 4>"$job_status"
 
 finish() {
 	echo "$1" >&4

@@ -235,11 +235,11 @@ fn read_amount<'a>(pairs: &Pairs<'a, { KEYS.len() }>, default: Amount) -> Result
     }
 }
 
-/// Interrupt contexts can only be named: the list policies serve them once their callers exist.
 fn read_context<'a>(key: &'static str, word: &'a str) -> Result<'a, Context> {
     match word {
         "task" => Ok(Context::Task),
-        "softirq" | "hardirq" => bad(key, word, Reason::NotOffered),
+        "softirq" => Ok(Context::Softirq),
+        "hardirq" => Ok(Context::Hardirq),
         _ => bad(key, word, Reason::OneOf("task, softirq, hardirq")),
     }
 }
@@ -261,7 +261,8 @@ impl fmt::Display for Spec {
         }
         let (touch, verify) = (self.touch.name(), u32::from(self.verify));
         write!(f, " seed={} touch={touch} verify={verify}", self.seed)?;
-        write!(f, " context=task repeat={}", self.repeat)?;
+        let context = self.context.name();
+        write!(f, " context={context} repeat={}", self.repeat)?;
         if self.workload.has_phases() {
             write!(f, " free={}", self.free.name())?;
         }

@@ -9,6 +9,8 @@
 //! * `ranges`: contiguous memory taken from the kernel
 //! * `stock`: the kernel's own allocator as a policy
 //! * `zone`: a zone, whatever its policy
+//! * `hotplug`: tells zones of CPUs that come and go
+//! * `interrupts`: timers that come upon a workload
 //! * `runner`: threads that run a workload in a zone
 //! * `debugfs`: folders and files
 //! * `zone_files`: the files of a zone
@@ -18,12 +20,12 @@
 //! `Zone::result` and `LastError::words` are leaves. The files of a zone never take
 //! `Registry::zones`: removal of a zone waits for them with that lock held.
 //!
-//! Places kept for what comes later: a CPU hotplug callback belongs in `cpu`, workers in softirq
-//! and hardirq context in `runner`, symbols for client modules in a file `client` beside
-//! `registry`.
+//! A place kept for what comes later: symbols for client modules, in a file `client` beside `registry`.
 
 pub(crate) mod cpu;
 pub(crate) mod debugfs;
+pub(crate) mod hotplug;
+mod interrupts;
 pub(crate) mod ranges;
 pub(crate) mod refusal;
 pub(crate) mod registry;

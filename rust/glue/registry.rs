@@ -8,6 +8,7 @@
 
 use super::{
     debugfs::{Dir, File, Folder, Target},
+    hotplug::{Membership, State},
     refusal::{refusal, LastError, Outcome},
     text::{put, Text},
     zone::Zone,
@@ -23,6 +24,7 @@ use kernel::{
 /// A zone that exists. Its files go first.
 struct Entry {
     _dir: Dir<Zone>,
+    _membership: Membership,
     zone: Arc<Zone>,
 }
 
@@ -31,6 +33,8 @@ struct Entry {
 pub(crate) struct Registry {
     #[pin]
     zones: Mutex<KVec<Entry>>,
+    /// Goes after the zones.
+    hotplug: State,
     folder: Folder,
     last_error: Arc<LastError>,
 }
@@ -66,9 +70,11 @@ impl Registry {
         let folder = Folder::new(c"pcp_buddy", None)?;
         let of_registry = folder.clone();
         let last_error = Arc::pin_init(LastError::new(), GFP_KERNEL)?;
+        let hotplug = State::new()?;
         let registry = Arc::pin_init(
             pin_init!(Registry {
                 zones <- new_mutex!(KVec::new(), "Registry::zones"),
+                hotplug,
                 folder: of_registry,
                 last_error,
             }),
@@ -85,11 +91,20 @@ impl Registry {
         let no_memory = |_| refusal!(ENOMEM, "add {name}: no memory for the list of zones");
         zones.reserve(1, GFP_KERNEL).map_err(no_memory)?;
         let zone = Zone::new(name, spec, self.last_error.clone())?;
+        let membership = (self.hotplug.join(&zone))
+            .map_err(|errno| refusal!(errno, "add {name}: it would not hear of CPUs that go"))?;
         let dir = Folder::new(zone.c_name(), Some(&self.folder))
             .and_then(|folder| Dir::new(folder, zone_files::FILES, &zone))
             .map_err(|errno| refusal!(errno, "add {name}: its files cannot be made"))?;
         zones
-            .push(Entry { _dir: dir, zone }, GFP_KERNEL)
+            .push(
+                Entry {
+                    _dir: dir,
+                    _membership: membership,
+                    zone,
+                },
+                GFP_KERNEL,
+            )
             .map_err(no_memory)
     }
 

@@ -6,11 +6,12 @@
 //! answered when they have freed what they had. Threads borrow from the caller's stack, so
 //! [`Threads`] does not go before every one of them has exited.
 //!
-//! Workers run in task context. (Softirq and hardirq: a worker will hand its plan to a callback on
-//! its CPU from here.)
+//! Workers run in task context. Where the run is to have interrupts too, each worker has a timer that
+//! interrupts it.
 
 use super::{
-    cpu,
+    cpu::{self, Residence},
+    interrupts::{Interruptible, Interrupts},
     ranges::Addresses,
     refusal::{refusal, Outcome, Refusal},
     stock::StockPage,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     mm::{
         platform::{self, AtomicU32},
-        types::{CpuIdx, PageIdx},
+        types::{Context, CpuIdx, PageIdx},
         PageAllocator,
         Report as _, //
     },
@@ -27,6 +28,7 @@ use crate::{
         spec::Spec,
         Counters,
         Machine,
+        Memory,
         Plan,
         PlanError,
         Report,
@@ -137,19 +139,39 @@ where
     let shared = Shared {
         plan,
         alloc,
-        machine: ThisMachine {
-            locate,
-            stop: AtomicU32::new(0),
-        },
+        locate,
+        stop: AtomicU32::new(0),
         done: KBox::pin_init(Done::new(), GFP_KERNEL)?,
     };
+    let result = run_workers(&shared);
+    // All interrupts are over.
+    let here = cpu::Pinned::new();
+    plan.end_interrupts(here.cpu(), alloc, &Pages(locate));
+    result
+}
+
+fn run_workers<A, L>(shared: &Shared<'_, A, L>) -> Result
+where
+    A: PageAllocator,
+    L: Locate<A::Page>,
+{
+    let plan = shared.plan;
     let nr = plan.nr_workers();
     let mut workers = KVec::with_capacity(nr, GFP_KERNEL)?;
-    for nr in 0..nr {
+    for worker in 0..nr {
+        let next = (worker + 1) % nr;
+        let interrupts = match plan.spec().context {
+            Context::Task => None,
+            context => {
+                let next = (next, plan.cpu_of(next));
+                Some(Interrupts::new(shared, context, worker, next)?)
+            }
+        };
         workers.push(
             Worker {
-                nr,
-                shared: &shared,
+                nr: worker,
+                shared,
+                interrupts,
             },
             GFP_KERNEL,
         )?;
@@ -162,7 +184,7 @@ where
     threads.wake();
     for _ in 0..nr {
         if shared.done.wait_one().is_err() {
-            shared.machine.stop.store(1);
+            shared.stop.store(1);
             shared.done.wait_one_regardless();
         }
     }
@@ -173,14 +195,31 @@ where
 struct Shared<'a, A, L> {
     plan: &'a Plan,
     alloc: &'a A,
-    machine: ThisMachine<'a, L>,
+    locate: &'a L,
+    /// A signal came.
+    stop: AtomicU32,
     done: Pin<KBox<Done>>,
 }
 
 /// What one thread is given.
-struct Worker<'a, A, L> {
+struct Worker<'a, A, L>
+where
+    A: PageAllocator,
+    L: Locate<A::Page>,
+{
     nr: usize,
     shared: &'a Shared<'a, A, L>,
+    interrupts: Option<Interrupts<'a, Shared<'a, A, L>>>,
+}
+
+impl<A, L> Interruptible for Shared<'_, A, L>
+where
+    A: PageAllocator,
+    L: Locate<A::Page>,
+{
+    fn interrupted(&self, worker: usize, cpu: CpuIdx) {
+        (self.plan).interrupt(worker, cpu, self.alloc, &Pages(self.locate));
+    }
 }
 
 impl<A, L> Worker<'_, A, L>
@@ -201,9 +240,21 @@ where
         // SAFETY: By caller precondition. Workers and what they refer to are only shared.
         let worker = unsafe { &*data.cast::<Self>() };
         let shared = worker.shared;
-        shared
-            .plan
-            .run_worker(worker.nr, shared.alloc, &shared.machine);
+        let give_up = || shared.stop.load() != 0;
+        let machine = ThisMachine {
+            pages: Pages(shared.locate),
+            stop: &shared.stop,
+            home: worker.cpu(),
+            residence: Residence::new(worker.cpu(), give_up),
+        };
+        if let Some(interrupts) = &worker.interrupts {
+            interrupts.start();
+        }
+        shared.plan.run_worker(worker.nr, shared.alloc, &machine);
+        if let Some(interrupts) = &worker.interrupts {
+            interrupts.stop();
+        }
+        drop(machine);
         shared.done.tell();
         0
     }
@@ -375,23 +426,56 @@ impl Locate<StockPage> for ByPage {
     }
 }
 
-/// The machine that this kernel runs on.
+/// The machine that this kernel runs on, for one worker.
 struct ThisMachine<'a, L> {
-    locate: &'a L,
+    pages: Pages<'a, L>,
     /// A signal came.
-    stop: AtomicU32,
+    stop: &'a AtomicU32,
+    home: CpuIdx,
+    residence: Residence,
 }
 
 impl<L> ThisMachine<'_, L> {
-    /// The address of a word of an allocated chunk.
     #[inline]
-    fn word<P>(&self, page: P, nr: u32, word: u32) -> *mut u64
-    where
-        L: Locate<P>,
-    {
-        debug_assert!(word < PAGE_WORDS);
-        let index = nr as usize * PAGE_WORDS as usize + word as usize;
-        self.locate.address(page).cast::<u64>().wrapping_add(index)
+    fn confirm_residence(&self) {
+        self.residence.confirm(self.home, || self.stop.load() != 0);
+    }
+}
+
+/// The address of a word of an allocated chunk.
+#[inline]
+fn word<P: Copy>(locate: &impl Locate<P>, page: P, nr: u32, word: u32) -> *mut u64 {
+    debug_assert!(word < PAGE_WORDS);
+    let index = nr as usize * PAGE_WORDS as usize + word as usize;
+    locate.address(page).cast::<u64>().wrapping_add(index)
+}
+
+/// The pages of an allocator as memory.
+struct Pages<'a, L>(&'a L);
+
+impl<P: Copy, L: Locate<P>> Memory<P> for Pages<'_, L> {
+    #[inline]
+    fn write_word(&self, page: P, nr: u32, at: u32, value: u64) {
+        // SAFETY: The word lies in a chunk that the caller has allocated, by the contract of
+        // `Memory`: memory of the zone that the kernel has mapped, contiguous over the chunk.
+        // Volatile, because an allocator that is wrong may have given it to two CPUs.
+        unsafe { word(self.0, page, nr, at).write_volatile(value) }
+    }
+
+    #[inline]
+    fn read_word(&self, page: P, nr: u32, at: u32) -> u64 {
+        // SAFETY: As in `write_word()`.
+        unsafe { word(self.0, page, nr, at).read_volatile() }
+    }
+
+    #[inline]
+    fn to_bits(page: P) -> u64 {
+        <L as Locate<P>>::to_bits(page)
+    }
+
+    #[inline]
+    fn from_bits(bits: u64) -> P {
+        <L as Locate<P>>::from_bits(bits)
     }
 }
 
@@ -402,39 +486,44 @@ impl<P: Copy, L: Locate<P>> Machine<P> for ThisMachine<'_, L> {
 
     fn give_way(&self) {
         cpu::give_way();
+        self.confirm_residence();
     }
 
     fn wait(&self) {
         // SAFETY: Task context with no lock held, by the contract of `Machine`.
         unsafe { pcpb_sleep_us(WAIT_US) }
+        self.confirm_residence();
+    }
+
+    #[inline]
+    fn cpu(&self, _home: CpuIdx) -> CpuIdx {
+        self.residence.at()
     }
 
     #[inline]
     fn stop_requested(&self) -> bool {
         self.stop.load() != 0
     }
+}
 
+impl<P: Copy, L: Locate<P>> Memory<P> for ThisMachine<'_, L> {
     #[inline]
     fn write_word(&self, page: P, nr: u32, word: u32, value: u64) {
-        // SAFETY: The word lies in a chunk that the caller has allocated, by the contract of
-        // `Machine`: memory of the zone that the kernel has mapped, contiguous over the chunk.
-        // Volatile, because an allocator that is wrong may have given it to two CPUs.
-        unsafe { self.word(page, nr, word).write_volatile(value) }
+        self.pages.write_word(page, nr, word, value);
     }
 
     #[inline]
     fn read_word(&self, page: P, nr: u32, word: u32) -> u64 {
-        // SAFETY: As in `write_word()`.
-        unsafe { self.word(page, nr, word).read_volatile() }
+        self.pages.read_word(page, nr, word)
     }
 
     #[inline]
     fn to_bits(page: P) -> u64 {
-        L::to_bits(page)
+        <L as Locate<P>>::to_bits(page)
     }
 
     #[inline]
     fn from_bits(bits: u64) -> P {
-        L::from_bits(bits)
+        <L as Locate<P>>::from_bits(bits)
     }
 }

@@ -112,7 +112,7 @@ impl StockPage {
 pub(crate) struct StockAllocator {
     /// Pages that may still be handed out as credit.
     budget: Atomic<i64>,
-    /// Credit of each CPU in pages; written by that CPU only.
+    /// Credit of each CPU in pages; written by that CPU only, in task context.
     credit: Array<CachePadded<AtomicU64>>,
     /// Credit that a CPU takes at a time, and keeps up to twice of.
     lump: u64,
@@ -154,9 +154,13 @@ impl StockAllocator {
         })
     }
 
-    /// Takes `pages` out of the budget by way of this CPU's credit.
+    /// Takes `pages` out of the budget; tasks do by way of their CPU's credit, which is not made for
+    /// interrupts.
     #[inline]
-    fn charge(&self, cpu: CpuIdx, pages: u64) -> bool {
+    fn charge(&self, cpu: CpuIdx, pages: u64, ctx: Context) -> bool {
+        if ctx != Context::Task {
+            return self.take(pages);
+        }
         let credit = &self.credit[cpu.idx()];
         let have = credit.load();
         if have >= pages {
@@ -171,24 +175,37 @@ impl StockAllocator {
         let need = pages - have;
         // A whole lump where there is one, else just what is missing.
         for take in [need.max(self.lump), need] {
-            // CAST: credit and chunks are far below 2^63 pages.
-            if self.budget.fetch_sub(take as i64, Relaxed) >= take as i64 {
+            if self.take(take) {
                 credit.store(have + take - pages);
                 return true;
             }
-            self.budget.add(take as i64, Relaxed);
         }
         false
     }
 
+    /// Takes `pages` out of the budget, if it has them.
+    fn take(&self, pages: u64) -> bool {
+        // CAST: credit and chunks are far below 2^63 pages.
+        let pages = pages as i64;
+        let enough = self.budget.fetch_sub(pages, Relaxed) >= pages;
+        if !enough {
+            self.budget.add(pages, Relaxed);
+        }
+        enough
+    }
+
     /// Puts `pages` back.
     #[inline]
-    fn refund(&self, cpu: CpuIdx, pages: u64) {
+    fn refund(&self, cpu: CpuIdx, pages: u64, ctx: Context) {
+        if ctx != Context::Task {
+            // CAST: as in `take()`.
+            return self.budget.add(pages as i64, Relaxed);
+        }
         let credit = &self.credit[cpu.idx()];
         let mut have = credit.load() + pages;
         if have > 2 * self.lump {
             let excess = have - self.lump;
-            // CAST: as in `charge_budget()`.
+            // CAST: as in `take()`.
             self.budget.add(excess as i64, Relaxed);
             have -= excess;
         }
@@ -206,18 +223,12 @@ impl PageAllocator for StockAllocator {
     type Page = StockPage;
 
     #[inline]
-    fn alloc(
-        &self,
-        cpu: CpuIdx,
-        order: Order,
-        mt: Migratetype,
-        _ctx: Context,
-    ) -> Result<StockPage> {
+    fn alloc(&self, cpu: CpuIdx, order: Order, mt: Migratetype, ctx: Context) -> Result<StockPage> {
         if order > self.max_order {
             return Err(Error::Invalid);
         }
         let pages = u64::from(order.pages());
-        if !self.charge(cpu, pages) {
+        if !self.charge(cpu, pages, ctx) {
             self.stats.inc(cpu, Event::AllocFailed);
             return Err(Error::NoMemory);
         }
@@ -226,7 +237,7 @@ impl PageAllocator for StockAllocator {
         // and the node was checked when the zone was made.
         let page = unsafe { pcpb_stock_alloc(gfp, c_uint::from(order.get()), self.nid) };
         let Some(page) = NonNull::new(page) else {
-            self.refund(cpu, pages);
+            self.refund(cpu, pages, ctx);
             self.stats.inc(cpu, Event::AllocFailed);
             return Err(Error::NoMemory);
         };
@@ -235,11 +246,11 @@ impl PageAllocator for StockAllocator {
     }
 
     #[inline]
-    fn free(&self, cpu: CpuIdx, page: StockPage, order: Order, _ctx: Context) -> Result<()> {
+    fn free(&self, cpu: CpuIdx, page: StockPage, order: Order, ctx: Context) -> Result<()> {
         // SAFETY: `page` came from `alloc()` with this order and is freed once: that is the
         // interface, which the kernel does not check for us.
         unsafe { bindings::__free_pages(page.page(), c_uint::from(order.get())) };
-        self.refund(cpu, u64::from(order.pages()));
+        self.refund(cpu, u64::from(order.pages()), ctx);
         self.stats.free(cpu, page.migratetype(), order);
         Ok(())
     }
@@ -248,14 +259,14 @@ impl PageAllocator for StockAllocator {
         &self,
         cpu: CpuIdx,
         mt: Migratetype,
-        _ctx: Context,
+        ctx: Context,
         out: &mut [StockPage],
     ) -> usize {
         self.stats.inc(cpu, Event::BulkAlloc);
         let mut filled = 0;
         for stretch in out.chunks_mut(BULK_STRETCH) {
             let wanted = stretch.len();
-            if !self.charge(cpu, wanted as u64) {
+            if !self.charge(cpu, wanted as u64, ctx) {
                 break;
             }
             // The kernel fills the places that are null.
@@ -271,7 +282,7 @@ impl PageAllocator for StockAllocator {
             }
             filled += got;
             if got < wanted {
-                self.refund(cpu, (wanted - got) as u64);
+                self.refund(cpu, (wanted - got) as u64, ctx);
                 break;
             }
         }
@@ -279,7 +290,7 @@ impl PageAllocator for StockAllocator {
         if filled < out.len() {
             // The bulk call gives up early by design; the rest one by one, while there is any.
             for place in &mut out[filled..] {
-                match self.alloc(cpu, Order::ZERO, mt, Context::Task) {
+                match self.alloc(cpu, Order::ZERO, mt, ctx) {
                     Ok(page) => *place = page,
                     Err(_) => break,
                 }
@@ -289,7 +300,7 @@ impl PageAllocator for StockAllocator {
         filled
     }
 
-    fn free_bulk(&self, cpu: CpuIdx, pages: &mut [StockPage], _ctx: Context) -> Result<()> {
+    fn free_bulk(&self, cpu: CpuIdx, pages: &mut [StockPage], ctx: Context) -> Result<()> {
         self.stats.inc(cpu, Event::BulkFree);
         for stretch in pages.chunks_mut(BULK_STRETCH) {
             for page in stretch.iter_mut() {
@@ -300,7 +311,7 @@ impl PageAllocator for StockAllocator {
             let nr = stretch.len() as c_int;
             // SAFETY: `nr` pages from `alloc()`, each freed once, as pointers: the tags are gone.
             unsafe { pcpb_stock_free_bulk(stretch.as_mut_ptr().cast(), nr) };
-            self.refund(cpu, stretch.len() as u64);
+            self.refund(cpu, stretch.len() as u64, ctx);
         }
         Ok(())
     }
@@ -317,13 +328,13 @@ impl PageAllocator for StockAllocator {
         if nr == 0 || (sleeps && ctx != Context::Task) {
             return Err(Error::Invalid);
         }
-        let page = match self.charge(cpu, nr.into()) {
+        let page = match self.charge(cpu, nr.into(), ctx) {
             true => {
                 let gfp = self.gfp[mt.pcp_type().idx()];
                 // SAFETY: Task context where it may sleep. The node was checked when the zone was made.
                 let page = unsafe { pcpb_stock_alloc_contig(gfp, self.nid, nr as c_ulong) };
                 if page.is_null() {
-                    self.refund(cpu, nr.into());
+                    self.refund(cpu, nr.into(), ctx);
                 }
                 NonNull::new(page)
             }
@@ -338,10 +349,10 @@ impl PageAllocator for StockAllocator {
         Ok(StockPage::new(page, mt))
     }
 
-    fn free_contig(&self, cpu: CpuIdx, first: StockPage, nr: u32, _ctx: Context) -> Result<()> {
+    fn free_contig(&self, cpu: CpuIdx, first: StockPage, nr: u32, ctx: Context) -> Result<()> {
         // SAFETY: `nr` adjacent pages from `alloc_contig()` or `alloc()`, each freed once.
         unsafe { pcpb_give_back_range(first.page(), nr as c_ulong) };
-        self.refund(cpu, nr.into());
+        self.refund(cpu, nr.into(), ctx);
         self.stats.inc(cpu, Event::ContigFree);
         self.stats.free_pages(cpu, first.migratetype(), nr.into());
         Ok(())

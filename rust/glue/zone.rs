@@ -8,6 +8,7 @@
 
 use super::{
     cpu,
+    hotplug::Node,
     ranges::{Addresses, GrabError, Ranges},
     refusal::{refusal, LastError, Outcome},
     stock::StockAllocator,
@@ -20,6 +21,7 @@ use crate::{
         types::{CpuIdx, MAX_ORDER},
         Config,
         Economy,
+        Hotplug as _,
         ListAllocator,
         ListPolicy,
         PageAllocator,
@@ -89,6 +91,8 @@ pub(crate) struct Zone {
     name: CString,
     spec: ZoneSpec,
     backend: Backend,
+    /// Never moved: part of a list.
+    pub(super) hotplug: Node,
     #[pin]
     control: Mutex<Control>,
     #[pin]
@@ -125,6 +129,7 @@ impl Zone {
                 name,
                 spec,
                 backend,
+                hotplug: Node::new(),
                 control <- new_mutex!(Control::Idle, "Zone::control"),
                 result <- new_mutex!(None, "Zone::result"),
                 last_error,
@@ -240,6 +245,30 @@ impl Zone {
     pub(crate) fn drain(&self, target: CpuIdx) {
         let here = cpu::Pinned::new();
         with_allocator!(self, alloc => alloc.drain(here.cpu(), target));
+    }
+
+    /// How the kernel knows this zone where CPUs come and go.
+    pub(crate) fn hotplug(&self) -> &Node {
+        &self.hotplug
+    }
+
+    /// A CPU is about to come. The kernel's own pages are the kernel's business.
+    pub(crate) fn cpu_online(&self, cpu: CpuIdx) {
+        match &self.backend {
+            Backend::List(managed) => managed.alloc.cpu_online(cpu),
+            Backend::Economy(managed) => managed.alloc.cpu_online(cpu),
+            Backend::Stock(_) => {}
+        }
+    }
+
+    /// A CPU has gone: nothing stays on its set.
+    pub(crate) fn cpu_dead(&self, dead: CpuIdx) {
+        let here = cpu::Pinned::new();
+        match &self.backend {
+            Backend::List(managed) => managed.alloc.cpu_dead(here.cpu(), dead),
+            Backend::Economy(managed) => managed.alloc.cpu_dead(here.cpu(), dead),
+            Backend::Stock(_) => {}
+        }
     }
 
     /// Sets counters and lock figures to zero.

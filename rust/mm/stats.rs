@@ -2,8 +2,8 @@
 
 //! Counters that are always on.
 //!
-//! Each CPU counts what it does itself in words of its own, so that counting is a load and a store
-//! of a line that is already there. Totals are sums over CPUs; they are exact when nothing runs.
+//! Each CPU counts what it does itself in words of its own, so that counting is an addition to a line
+//! that is already there, interrupts included. Totals are sums over CPUs; they are exact when nothing runs.
 
 use super::{
     platform::{Array, AtomicU64, CachePadded},
@@ -174,10 +174,7 @@ impl Stats {
 
     #[inline(always)]
     fn bump(&self, cpu: CpuIdx, nr: usize, by: u64) {
-        let word = &self.0[cpu.idx()].0 .0[nr];
-        // Not atomic as a whole: the CPU is the only writer of its words. An interrupt in between
-        // may lose one count; nothing but the figure depends on it.
-        word.store(word.load().wrapping_add(by));
+        self.0[cpu.idx()].0 .0[nr].add_local(by);
     }
 
     /// Counts `by` events on `cpu`, which is the calling CPU.

@@ -260,6 +260,17 @@ pub enum Context {
     Hardirq,
 }
 
+impl Context {
+    /// The name in commands and results.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Context::Task => "task",
+            Context::Softirq => "softirq",
+            Context::Hardirq => "hardirq",
+        }
+    }
+}
+
 /// Why a call was refused. Nothing has changed when one of these is returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {

@@ -2,7 +2,12 @@
 
 //! Allocated chunks as workers keep them, 8 or 16 bytes each, and the stamps by which they are known.
 
-use super::{rng::mix, Machine};
+use super::{
+    rng::mix,
+    Machine,
+    Memory,
+    PAGE_WORDS, //
+};
 use crate::mm::{
     platform::{
         Array,
@@ -51,6 +56,27 @@ impl Tag {
 pub(super) struct Chunk<P> {
     pub(super) page: P,
     pub(super) tag: Tag,
+}
+
+impl<P: Copy> Chunk<P> {
+    /// Writes the stamp of each page into its first and last word.
+    pub(super) fn stamp(&self, memory: &impl Memory<P>, seed: u64) {
+        for nr in 0..self.tag.order().pages() {
+            let stamp = self.tag.stamp(seed, nr);
+            memory.write_word(self.page, nr, 0, stamp);
+            memory.write_word(self.page, nr, PAGE_WORDS - 1, stamp);
+        }
+    }
+
+    /// How many pages have not kept their stamp.
+    pub(super) fn wrong_stamps(&self, memory: &impl Memory<P>, seed: u64) -> u64 {
+        let wrong = |nr| {
+            let stamp = self.tag.stamp(seed, nr);
+            let read = |word| memory.read_word(self.page, nr, word);
+            u64::from(read(0) != stamp || read(PAGE_WORDS - 1) != stamp)
+        };
+        (0..self.tag.order().pages()).map(wrong).sum()
+    }
 }
 
 /// Places for chunks that several CPUs can reach. Where all chunks of a run have the same order and

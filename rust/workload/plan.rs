@@ -17,6 +17,7 @@ use super::{
         Keeper, //
     },
     handover,
+    interrupts::Interrupts,
     latency::Latencies,
     report::{
         Counters,
@@ -154,6 +155,7 @@ pub struct Plan {
     pool: Pool,
     board: Board,
     latencies: Latencies,
+    interrupts: Interrupts,
 }
 
 impl Plan {
@@ -234,6 +236,7 @@ impl Plan {
             pool: Pool::new(segments, alike)?,
             board: Board::new(nr, boards)?,
             latencies: Latencies::new(if spec.latency { nr } else { 0 })?,
+            interrupts: Interrupts::new(spec, nr)?,
             seats,
         })
     }
@@ -353,6 +356,7 @@ impl Plan {
             rows: self.rows,
             board: self.board,
             latencies: self.latencies,
+            interrupts: self.interrupts.tally(),
             changes,
         };
         Ok(Report::new(setting, cpus, found, early)?)
@@ -389,6 +393,10 @@ impl Plan {
 
     pub(super) fn latencies(&self) -> &Latencies {
         &self.latencies
+    }
+
+    pub(super) fn interrupts(&self) -> &Interrupts {
+        &self.interrupts
     }
 
     pub(super) fn board(&self) -> &Board {

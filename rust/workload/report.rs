@@ -6,6 +6,7 @@
 
 use super::{
     frag::Board,
+    interrupts::InterruptTally,
     latency::Latencies,
     spec::{
         Spec,
@@ -30,6 +31,7 @@ use crate::mm::{
         NR_COUNTERS, //
     },
     types::{
+        Context,
         CpuIdx,
         Result, //
     },
@@ -270,6 +272,7 @@ pub(super) struct Found {
     pub(super) rows: Array<Row>,
     pub(super) board: Board,
     pub(super) latencies: Latencies,
+    pub(super) interrupts: InterruptTally,
     pub(super) changes: Counters,
 }
 
@@ -306,7 +309,7 @@ impl Report {
             Spread::of(&mut scratch)
         };
         Ok(Report {
-            verdict: verdict(&found.rows, early),
+            verdict: verdict(&found, early),
             ops: spread(&|rows| sum(rows, Column::Ops)),
             pages: spread(&|rows| sum(rows, Column::Pages)),
             failures: spread(&|rows| sum(rows, Column::Failures)),
@@ -385,13 +388,15 @@ impl Report {
     fn write_circumstances(&self, out: &mut dyn Write) -> fmt::Result {
         let spec = &self.setting.spec;
         writeln!(out, "status: {}", self.verdict)?;
-        let verify_errors = self.total(Column::WrongStamps);
+        let interrupts = &self.found.interrupts;
+        let verify_errors = self.total(Column::WrongStamps) + interrupts.wrongs.stamps;
+        let free_errors = self.total(Column::WrongFrees) + interrupts.wrongs.frees;
         if spec.verify {
             writeln!(out, "verify_errors: {verify_errors}")?;
         } else {
             writeln!(out, "verify_errors: n/a")?;
         }
-        writeln!(out, "free_errors: {}", self.total(Column::WrongFrees))?;
+        writeln!(out, "free_errors: {free_errors}")?;
         writeln!(out, "repeat: {}", self.setting.repetitions)?;
         writeln!(out, "seed: {}", spec.seed)?;
         writeln!(out, "command: {spec}")?;
@@ -403,7 +408,11 @@ impl Report {
         }
         writeln!(out, "total_ops: {}", self.total(Column::Ops))?;
         writeln!(out, "total_pages: {}", self.total(Column::Pages))?;
-        writeln!(out, "total_failures: {}", self.total(Column::Failures))
+        writeln!(out, "total_failures: {}", self.total(Column::Failures))?;
+        match spec.context {
+            Context::Task => Ok(()),
+            Context::Softirq | Context::Hardirq => interrupts.write(out),
+        }
     }
 
     fn write_spread(&self, out: &mut dyn Write) -> fmt::Result {
@@ -444,10 +453,11 @@ impl Report {
     }
 }
 
-fn verdict(rows: &[Row], early: Option<Verdict>) -> Verdict {
+fn verdict(found: &Found, early: Option<Verdict>) -> Verdict {
+    let (rows, interrupts) = (&found.rows, &found.interrupts.wrongs);
     let (verify_errors, free_errors) = (
-        sum(rows, Column::WrongStamps),
-        sum(rows, Column::WrongFrees),
+        sum(rows, Column::WrongStamps) + interrupts.stamps,
+        sum(rows, Column::WrongFrees) + interrupts.frees,
     );
     if verify_errors + free_errors > 0 {
         return Verdict::Failed {

@@ -165,7 +165,7 @@ pub struct Spec {
     pub touch: Touch,
     /// Whether every page is stamped at allocation and checked at free.
     pub verify: bool,
-    /// Context that allocates and frees.
+    /// Context that allocates and frees, besides the workers themselves.
     pub context: Context,
     /// Repetitions, each measured.
     pub repeat: u32,

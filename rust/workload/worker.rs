@@ -20,6 +20,7 @@ use super::{
         How,
         Mobility,
         OrderRange,
+        Spec,
         Touch,
         Workload, //
     },
@@ -88,8 +89,17 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    /// What a run asks for, in an order that `rng` decides.
+    pub(super) fn new(spec: &Spec, rng: Rng) -> Requests {
+        Requests {
+            rng,
+            order: spec.order,
+            mobility: spec.mobility,
+        }
+    }
+
     #[inline]
-    fn next(&mut self) -> (Order, Migratetype) {
+    pub(super) fn next(&mut self) -> (Order, Migratetype) {
         (self.next_order(), self.next_type())
     }
 
@@ -198,12 +208,8 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             machine,
             nr,
             cpu: plan.cpu_of(nr),
-            context: spec.context,
-            requests: Requests {
-                rng: Rng::new(spec.seed, nr, 0, 0),
-                order: spec.order,
-                mobility: spec.mobility,
-            },
+            context: Context::Task,
+            requests: Requests::new(spec, Rng::new(spec.seed, nr, 0, 0)),
             choices: Rng::new(spec.seed, nr, 0, 1),
             seed: spec.seed,
             touch: spec.touch,
@@ -416,22 +422,15 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
                 Touch::First => write(0),
                 Touch::All => (0..PAGE_WORDS).step_by(LINE_WORDS).for_each(write),
             }
-            if self.verify {
-                write(0);
-                write(PAGE_WORDS - 1);
-            }
+        }
+        if self.verify {
+            chunk.stamp(self.machine, self.seed);
         }
     }
 
     #[inline(never)]
     fn check(&mut self, chunk: Chunk<A::Page>) {
-        let Chunk { page, tag } = chunk;
-        for nr in 0..tag.order().pages() {
-            let stamp = tag.stamp(self.seed, nr);
-            let read = |word| self.machine.read_word(page, nr, word);
-            let right = read(0) == stamp && read(PAGE_WORDS - 1) == stamp;
-            self.wrongs.stamps += u64::from(!right);
-        }
+        self.wrongs.stamps += chunk.wrong_stamps(self.machine, self.seed);
     }
 
     /// Stops asking for the largest order; false if there is no other.
@@ -472,9 +471,16 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     }
 
     /// Gives way to others; says whether the run goes on.
-    pub(super) fn breathe(&self) -> bool {
+    pub(super) fn breathe(&mut self) -> bool {
         self.machine.give_way();
+        self.look_around();
         self.goes_on()
+    }
+
+    /// Notes where this worker is, after others have been let in.
+    #[inline]
+    fn look_around(&mut self) {
+        self.cpu = self.machine.cpu(self.plan.cpu_of(self.nr));
     }
 
     /// Whether the run goes on, also for this worker to tell the others.
@@ -526,6 +532,7 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     fn idle<R>(&mut self, wait: impl FnOnce(&M) -> R) -> R {
         let start = self.machine.now_ns();
         let result = wait(self.machine);
+        self.look_around();
         self.tally.waited_ns += self.machine.now_ns().saturating_sub(start);
         result
     }

@@ -48,6 +48,9 @@ def _parser():
     _add_kernel(vm)
     vm.add_argument("--cpus", type=int, default=2, metavar="N", help="default: 2")
     vm.add_argument("--mem", default="4G", metavar="SIZE", help="such as 512M; default: 4G")
+    vm.add_argument("--numa", metavar="SIZE,SIZE...",
+                    help="x86: NUMA nodes of these sizes instead of --mem, 0 for one without "
+                    "memory; the CPUs are shared out in order")
     vm.add_argument("--no-module", action="store_true", help="do not load the module")
     vm.add_argument("--modparam", action="append", default=[], metavar="NAME=VALUE",
                     help="a parameter of the module")

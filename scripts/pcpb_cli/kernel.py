@@ -36,18 +36,21 @@ class Kernel:
     build_args: tuple = ()  # make arguments for the kernel
     module_args: tuple = ()  # make arguments a module needs for this kernel
     packages: tuple = ()  # Debian packages, and a program of each
+    emulator: str = ""  # what runs the image; "" if it is a program itself
 
 
 # ARCH=um builds Rust as position independent code, which the module loader,
 # knowing no GOT relocations, would refuse.
 UML_MODULE_ARGS = ("RUSTFLAGS_MODULE=-Crelocation-model=static -Ccode-model=large",)
 
-# Rust with KASAN needs clang. Its statics beyond the end of the image would make
-# lockdep switch itself off.
-LLVM_ARGS = ("LLVM=-19", "KCFLAGS=-mlarge-data-threshold=1000000000 "
+# Rust with KASAN needs clang. In User Mode Linux, its statics beyond the end of the
+# image would make lockdep switch itself off.
+LLVM = ("LLVM=-19",)
+LLVM_ARGS = (*LLVM, "KCFLAGS=-mlarge-data-threshold=1000000000 "
              "-Wno-unused-command-line-argument")
 # With frame pointers, the stub that system calls go through would not survive.
 STUB_ARGS = ("CFLAGS_stub.o=-fno-PIC -fno-pic -fno-stack-protector -fomit-frame-pointer",)
+QEMU_X86 = (("qemu-system-x86", "qemu-system-x86_64"),)
 LLVM_PACKAGES = (("clang-19", "clang-19"), ("lld-19", "ld.lld-19"), ("llvm-19", "llvm-ar-19"))
 
 KERNELS = {kernel.name: kernel for kernel in (
@@ -57,11 +60,19 @@ KERNELS = {kernel.name: kernel for kernel in (
     Kernel("uml-plain", "User Mode Linux without a patch",
            arch="um", configs=("uml.config",), image="linux", max_cpus=16,
            module_args=UML_MODULE_ARGS),
-    # More CPUs run off the end of their stacks when KASAN takes a backtrace.
-    Kernel("uml-debug", "User Mode Linux with KASAN, lockdep and their kind, up to 4 CPUs",
+    Kernel("uml-debug", "User Mode Linux with KASAN, lockdep and their kind",
            arch="um", base="alldefconfig", configs=("uml.config", "uml-debug.config"),
-           image="linux", max_cpus=4, build_args=(*LLVM_ARGS, *STUB_ARGS),
+           image="linux", max_cpus=16, patches=("uml-debug-stack.patch",),
+           build_args=(*LLVM_ARGS, *STUB_ARGS),
            module_args=(*LLVM_ARGS, *UML_MODULE_ARGS), packages=LLVM_PACKAGES),
+    Kernel("x86", "x86-64 under QEMU, emulated",
+           arch="x86_64", configs=("x86.config",), image="arch/x86/boot/bzImage", max_cpus=64,
+           packages=QEMU_X86, emulator="qemu-system-x86_64"),
+    Kernel("x86-debug", "the same with KASAN, lockdep and their kind",
+           arch="x86_64", configs=("x86.config", "x86-debug.config"),
+           image="arch/x86/boot/bzImage", max_cpus=64, build_args=LLVM,
+           module_args=LLVM, packages=(*QEMU_X86, *LLVM_PACKAGES),
+           emulator="qemu-system-x86_64"),
 )}
 DEFAULT = "uml"
 

@@ -9,7 +9,7 @@ A selftest is an executable scripts/selftests/NAME.sh that writes KTAP. A
 comment in its first lines says which guest it wants, or that it runs on the
 host and boots guests itself:
 
-    # pcpb: cpus=4 mem=6G timeout=300
+    # pcpb: cpus=4 mem=6G timeout=300 kernel=x86
     # pcpb: host
 """
 
@@ -30,7 +30,7 @@ HOST_PACKAGE = PROJECT / "rust" / "host"
 RUST_FOLDERS = ("rust", "samples")
 RUST_EDITION = "2021"
 
-GUEST_DEFAULTS = {"cpus": "2", "mem": "4G", "timeout": "300"}
+GUEST_DEFAULTS = {"cpus": "2", "mem": "4G", "timeout": "300", "kernel": kernel.DEFAULT}
 
 # Selftests that run on the debug kernel as well: those that need no more CPUs than it
 # has, and neither measure nor count what debugging changes.
@@ -233,7 +233,13 @@ def _selftest(path):
     log, console = LOGS / f"{name}.ktap", LOGS / f"{name}.console"
     wishes = _wishes(path)
     words = _selftest_words(path)
-    argv = words if "host" in wishes else [*_vm(wishes), "--", *words]
+    if "host" in wishes:
+        argv = words
+    else:
+        wanted = kernel.KERNELS[wishes.get("kernel", kernel.DEFAULT)]
+        setup.ensure(wanted)
+        module.ensure(wanted)
+        argv = [*_vm(wishes), "--", *words]
     status = _stream(argv, log, console, _show_ktap)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     if reason := _skipped_whole(lines):
@@ -253,23 +259,25 @@ def _debug_selftest(path):
     planted = module.ensure_planted(wanted)
     name = f"debug-{path.stem}"
     log, console = LOGS / f"{name}.ktap", LOGS / f"{name}.console"
-    wishes = _wishes(path) | {"mem": DEBUG_MEM, "timeout": DEBUG_TIMEOUT_S}
+    wishes = _wishes(path) | {"kernel": DEBUG_KERNEL, "mem": DEBUG_MEM,
+                              "timeout": DEBUG_TIMEOUT_S}
     words = shlex.join(_selftest_words(path))
-    argv = [*_vm(wishes, DEBUG_KERNEL), "--append", "kasan_multi_shot", "--",
-            "sh", "-c", f"{words}; status=$?; insmod {planted}; exit $status"]
+    argv = [*_vm(wishes), "--append", "kasan_multi_shot", "--",
+            # The console drops lines when many come at once; the log does not.
+            "sh", "-c", f"{words}; status=$?; insmod {planted}; dmesg | sed 's/^/# /'; exit $status"]
     status = _stream(argv, log, console, _show_ktap)
-    result = _ktap_counts(name, log.read_text(encoding="utf-8", errors="replace").splitlines())
+    text = log.read_text(encoding="utf-8", errors="replace")
+    result = _ktap_counts(name, text.splitlines())
     if status != 0 and not result.failed:
         result.add(_verdict(name, False, f"exit status {status}, see {console}"))
-    text = console.read_text(encoding="utf-8", errors="replace")
+    _, started, text = text.partition(MODULE_LOADED)
     before, _, after = text.partition(PLANTED_FROM)
-    for line in before.splitlines():
-        if SPLAT.search(line):
-            result.add(_verdict(name, False, f"the kernel complained: {line.strip()} (see {console})"))
-            break
+    complaint = next(filter(SPLAT.search, before.splitlines()), None)
+    if complaint or not started:
+        result.add(_verdict(name, False, f"the kernel complained: {complaint} (see {log})"))
     missing = [found for found in (*PLANTED_FOUND, PLANTED_TO) if found not in after]
     if missing:
-        result.add(_verdict(name, False, f"a planted bug went unnoticed: {missing} (see {console})"))
+        result.add(_verdict(name, False, f"a planted bug went unnoticed: {missing} (see {log})"))
     return result
 
 
@@ -278,10 +286,9 @@ def _selftest_words(path):
     return ["env", f"KTAP_HELPERS={helpers}", f"PCPB={SCRIPTS / 'pcpb'}", str(path)]
 
 
-def _vm(wishes, kernel_name=kernel.DEFAULT):
-    wanted = GUEST_DEFAULTS | wishes
-    return [str(SCRIPTS / "pcpb"), "vm", "--kernel", kernel_name, "--cpus", wanted["cpus"],
-            "--mem", wanted["mem"], "--timeout", wanted["timeout"]]
+def _vm(wishes):
+    options = [f"--{name}={value}" for name, value in (GUEST_DEFAULTS | wishes).items()]
+    return [str(SCRIPTS / "pcpb"), "vm", *options]
 
 
 def _wishes(path):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """`pcpb vm`: boots a test kernel and runs one command in it.
 
-User Mode Linux is a process of the host. It gets three sockets as terminal lines:
-one for its console and the command's stderr, one for the command's stdout, one
-for the exit status. scripts/vm-init.sh is the other end of this in the guest.
+A guest is a process of the host: User Mode Linux, or QEMU. It gets three sockets as
+terminal lines: one for its console and the command's stderr, one for the command's
+stdout, one for the exit status. scripts/vm-init.sh is the other end of this in the
+guest.
 """
 
 import contextlib
@@ -35,21 +36,71 @@ def command(args):
     wanted = kernel.KERNELS[args.kernel]
     if not 1 <= args.cpus <= wanted.max_cpus:
         raise Failed(f"--cpus: {wanted.name} has 1 to {wanted.max_cpus} CPUs, not {args.cpus}")
-    mem_bytes = _size(args.mem)
+    nodes = [_size(word) for word in args.numa.split(",")] if args.numa else []
+    if nodes and not wanted.emulator:
+        raise Failed(f"--numa: {wanted.name} has one node; x86 has as many as you like")
+    mem_bytes = sum(nodes) or _size(args.mem)
     setup.ensure(wanted)
     insmod = []
     if not args.no_module:
         insmod = ["insmod", str(module.ensure(wanted)), *args.modparam]
     with _scratch() as scratch:
         job = scratch / "job"
-        job.write_text(_job(args.words, insmod), encoding="utf-8")
-        argv = [str(kernel.build_dir(wanted) / wanted.image), f"mem={mem_bytes}",
-                f"ncpus={args.cpus}", "seccomp=on", f"uml_dir={scratch}/",
-                "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro",
-                f"init={SCRIPTS / 'vm-init.sh'}", f"pcpb_job={job}",
-                # Warnings and worse on the console, and no chatter.
-                "quiet", "loglevel=5", "panic=-1", *args.append]
-        return _run(argv, {"TMPDIR": _memory_folder(mem_bytes)}, args.timeout)
+        machine = _qemu if wanted.emulator else _user_mode
+        lines, program, parameters = machine(wanted, args.cpus, mem_bytes, nodes, scratch)
+        job.write_text(_job(args.words, insmod, lines), encoding="utf-8")
+        parameters += ["ro", f"init={SCRIPTS / 'vm-init.sh'}", f"pcpb_job={job}",
+                       # Warnings and worse on the console, and no chatter.
+                       "quiet", "loglevel=5", "panic=-1", *args.append]
+        return _run(lambda fds: program(fds, parameters), mem_bytes, args.timeout)
+
+
+# The kinds of machine. Each says which of its terminal lines take the command's output
+# and its status, how the program is called with the file descriptors of the console
+# and these lines and the kernel's parameters, and which parameters it needs itself.
+
+
+def _user_mode(wanted, cpus, mem_bytes, _nodes, scratch):
+    def program(fds, parameters):
+        lines = [f"con{n}=fd:{fd}" for n, fd in enumerate(fds)]
+        return [str(kernel.build_dir(wanted) / wanted.image), *parameters, "con=null", *lines]
+
+    return ("/dev/tty1", "/dev/tty2"), program, [
+        f"mem={mem_bytes}", f"ncpus={cpus}", "seccomp=on", f"uml_dir={scratch}/",
+        "root=/dev/root", "rootfstype=hostfs", "rootflags=/"]
+
+
+def _qemu(wanted, cpus, mem_bytes, nodes, _scratch):
+    def program(fds, parameters):
+        argv = [wanted.emulator, "-nodefaults", "-no-user-config", "-no-reboot",
+                "-display", "none", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off",
+                "-smp", str(cpus), "-m", f"{mem_bytes}B",
+                "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
+                "-device", "virtio-9p-pci,fsdev=root,mount_tag=hostroot",
+                "-kernel", str(kernel.build_dir(wanted) / wanted.image),
+                "-append", " ".join(parameters), *_qemu_nodes(cpus, nodes)]
+        for n, fd in enumerate(fds):
+            argv += ["-chardev", f"socket,id=line{n},fd={fd}", "-serial", f"chardev:line{n}"]
+        return argv
+
+    return ("/dev/ttyS1", "/dev/ttyS2"), program, [
+        "console=ttyS0", "root=hostroot", "rootfstype=9p",
+        "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=mmap"]
+
+
+def _qemu_nodes(cpus, nodes):
+    """NUMA nodes of these sizes, each with its share of the CPUs."""
+    argv = []
+    for n, size in enumerate(nodes):
+        node = f"node,nodeid={n}"
+        first, end = n * cpus // len(nodes), (n + 1) * cpus // len(nodes)
+        if first < end:
+            node += f",cpus={first}-{end - 1}"
+        if size:
+            argv += ["-object", f"memory-backend-ram,id=mem{n},size={size}"]
+            node += f",memdev=mem{n}"
+        argv += ["-numa", node]
+    return argv
 
 
 def _size(text):
@@ -80,13 +131,14 @@ def _scratch():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _job(words, insmod):
+def _job(words, insmod, lines):
     """The shell functions that tell scripts/vm-init.sh what to do."""
     cwd = os.getcwd()
     environment = {"PATH": GUEST_PATH, "HOME": "/root", "TERM": "dumb", "PWD": cwd}
     exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
     folders = {str(PROJECT), str(steps.cache_root()), cwd}
     return "\n".join([
+        "job_output={} job_status={}".format(*lines),
         f"job_environment() {{ export {exports}; }}",
         "job_folders() {", *(f"visible {shlex.quote(folder)}" for folder in sorted(folders)), "}",
         f"job_insmod() {{ {shlex.join(insmod) or ':'}; }}",
@@ -94,18 +146,18 @@ def _job(words, insmod):
         f"job_command() {{ cd {shlex.quote(cwd)} && exec {shlex.join(words)}; }}", ""])
 
 
-def _run(argv, extra_env, timeout_s):
-    """Runs one User Mode Linux to its end; returns the command's status."""
+def _run(program, mem_bytes, timeout_s):
+    """Runs one guest to its end; returns the command's status."""
     # Sockets, not pipes: the kernel wants to poll a line for input too.
     (err, guest_err), (out, guest_out), (status, guest_status) = (
         socket.socketpair() for _ in range(3))
     ends = [guest_err, guest_out, guest_status]
-    lines = ["con=null", *(f"con{n}=fd:{end.fileno()}" for n, end in enumerate(ends))]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    guest = subprocess.Popen([*argv, *lines], stdin=subprocess.DEVNULL, stdout=guest_err,
+    argv = program([end.fileno() for end in ends])
+    guest = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=guest_err,
                              stderr=guest_err, pass_fds=[end.fileno() for end in ends],
-                             env=os.environ | extra_env,
+                             env=os.environ | {"TMPDIR": _memory_folder(mem_bytes)},
                              start_new_session=True, preexec_fn=_die_with_parent)
     for end in ends:
         end.close()

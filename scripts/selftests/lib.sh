@@ -348,8 +348,8 @@ remember_memory() {
 TABLES_SLACK_KB=64
 ! grep -qw kasan_poison /proc/kallsyms || TABLES_SLACK_KB=4096
 
-# memory_is_back [exactly]: as much is in use as was remembered: vmalloc() exactly,
-# ranges to the page. `exactly` is for who has done the same before: no more page
+# memory_is_back [exactly]: no more is in use than was remembered: of vmalloc() nothing,
+# of ranges no page. `exactly` is for who has done the same before: no more page
 # tables either, and slabs within SLAB_SLACK_KB. What a busy machine has not yet got
 # round to freeing gets a few seconds.
 memory_is_back() {
@@ -368,5 +368,5 @@ memory_is_back_now() {
 	fi
 	set -- $BEFORE
 	holds "KiB in use that nobody accounts for" "$PAGES_KB" -le $(($1 + TABLES_SLACK_KB)) &&
-		same "KiB of vmalloc in use" "$2" "$VMALLOC_KB"
+		holds "KiB of vmalloc in use" "$VMALLOC_KB" -le "$2"
 }

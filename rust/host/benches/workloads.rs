@@ -16,7 +16,7 @@ use pcp_buddy::{
         types::{PageIdx, Result},
         Config, Economy, ListAllocator, ListPolicy, PageAllocator,
     },
-    workload::{Counters, Machine, Plan, ZoneFacts},
+    workload::{Counters, Machine, Memory, Plan, ZoneFacts},
 };
 use std::{collections::HashMap, thread, time::Instant};
 
@@ -57,7 +57,9 @@ impl Machine<PageIdx> for Threads {
     fn stop_requested(&self) -> bool {
         false
     }
+}
 
+impl Memory<PageIdx> for Threads {
     fn write_word(&self, _page: PageIdx, _nr: u32, _word: u32, _value: u64) {}
 
     fn read_word(&self, _page: PageIdx, _nr: u32, _word: u32) -> u64 {

@@ -257,7 +257,7 @@ fn run_by_default() {
 #[test]
 fn run_with_everything() {
     let spec = run_spec(
-        "repeat=5 touch=all verify=1 context=task seed=18446744073709551615 pages=4k mt=mixed \
+        "repeat=5 touch=all verify=1 context=hardirq seed=18446744073709551615 pages=4k mt=mixed \
          order=1-9 free_cpus=7,9-10 cpus=0-3 ops=2m workload=purge latency=1 lock_times=1",
     );
     assert_eq!(
@@ -276,7 +276,7 @@ fn run_with_everything() {
             seed: u64::MAX,
             touch: Touch::All,
             verify: true,
-            context: Context::Task,
+            context: Context::Hardirq,
             repeat: 5,
             free: FreeOrder::Lifo,
             how: How::Single,
@@ -397,10 +397,6 @@ fn bad_runs_are_refused_in_words() {
             (
                 "workload=bulk cpus=0 free=random",
                 "free 'random': none of lifo, fifo, shuffled",
-            ),
-            (
-                "workload=pair cpus=0 context=softirq",
-                "context 'softirq': not offered by this version",
             ),
             (
                 "workload=pair cpus=0 context=nmi",

@@ -13,7 +13,9 @@ use pcp_buddy::{
         types::{Context, CpuIdx, Error, Migratetype, Order, PageIdx, Result},
         Config, Economy, ListAllocator, ListPolicy, PageAllocator,
     },
-    workload::{Counters, Machine, Plan, PlanError, Report, Verdict, ZoneFacts, PAGE_WORDS},
+    workload::{
+        Counters, Machine, Memory, Plan, PlanError, Report, Verdict, ZoneFacts, PAGE_WORDS,
+    },
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -246,7 +248,9 @@ impl Machine<PageIdx> for Host {
         }
         self.stop.load(Ordering::Relaxed)
     }
+}
 
+impl Memory<PageIdx> for Host {
     fn write_word(&self, page: PageIdx, nr: u32, word: u32, value: u64) {
         self.written[word as usize].fetch_add(1, Ordering::Relaxed);
         if word == 0 {

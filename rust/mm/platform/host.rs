@@ -123,6 +123,12 @@ macro_rules! atomic_word {
                 self.0.store(value, Ordering::Release)
             }
 
+            /// Adds to a word that only this CPU writes; here nothing interrupts.
+            #[inline]
+            pub fn add_local(&self, by: $int) {
+                self.store(self.load().wrapping_add(by));
+            }
+
             /// Sets the bits of `mask`, with acquire and release ordering; returns what the word
             /// was.
             #[inline]

@@ -85,7 +85,7 @@ impl<T> core::ops::DerefMut for Array<T> {
 }
 
 macro_rules! atomic_word {
-    ($name:ident, $core:ty, $int:ty, $doc:literal) => {
+    ($name:ident, $core:ty, $int:ty, $size:literal, $register:literal, $doc:literal) => {
         #[doc = $doc]
         ///
         /// Unordered loads and stores are volatile accesses (`READ_ONCE()`, `WRITE_ONCE()`), which
@@ -142,6 +142,26 @@ macro_rules! atomic_word {
                 // SAFETY: The pointer is valid and aligned for as long as `self` is, and all other
                 // accesses are volatile or atomic.
                 unsafe { <$core>::from_ptr(self.0.as_ptr()) }.fetch_or(mask, Ordering::AcqRel)
+            }
+
+            /// Adds to a word that only this CPU writes (`this_cpu_add()`). On x86-64 one
+            /// instruction, so that no interrupt comes in between; elsewhere one that adds to the
+            /// same word may be lost.
+            #[inline(always)]
+            pub fn add_local(&self, by: $int) {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: The pointer is valid and aligned for as long as `self` is, and the value
+                // an integer, to which everything is a value. Nothing else is touched.
+                unsafe {
+                    core::arch::asm!(
+                        concat!("add ", $size, " ptr [{word}], {by:", $register, "}"),
+                        word = in(reg) self.0.as_ptr(),
+                        by = in(reg) by,
+                        options(nostack),
+                    )
+                };
+                #[cfg(not(target_arch = "x86_64"))]
+                self.store(self.load().wrapping_add(by));
             }
 
             /// Swaps in a value, fully ordered.
@@ -234,12 +254,16 @@ atomic_word!(
     AtomicU32,
     core::sync::atomic::AtomicU32,
     u32,
+    "dword",
+    "e",
     "A 32-bit word shared between CPUs."
 );
 atomic_word!(
     AtomicU64,
     core::sync::atomic::AtomicU64,
     u64,
+    "qword",
+    "r",
     "A 64-bit word shared between CPUs."
 );
 

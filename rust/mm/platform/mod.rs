@@ -61,13 +61,16 @@ pub enum Irq {
     Save,
 }
 
-/// Which lockdep class a lock belongs to. Lock order: `Pcp` before `Zone`; never two of a class.
+/// Which lockdep class a lock belongs to. Lock order: `Hand`, `Pcp`, `Zone`; never two of a class,
+/// but for hands, which are only tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LockClass {
     /// The lock of a zone.
     Zone,
     /// The lock of a per-CPU set.
     Pcp,
+    /// The lock of what a workload's interrupts hold.
+    Hand,
 }
 
 /// A value on cache lines of its own.
