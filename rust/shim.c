@@ -5,6 +5,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/cpumask.h>
 #include <linux/delay.h>
+#include <linux/kasan.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
 #include <linux/numa.h>
@@ -102,6 +103,33 @@ void *pcpb_page_address(struct page *page)
 {
 	return page_address(page);
 }
+
+unsigned long pcpb_pfn(void *address)
+{
+	return page_to_pfn(virt_to_page(address));
+}
+
+#ifdef CONFIG_KASAN_GENERIC
+/* Exported for modules, but declared in mm/kasan/kasan.h only, as is the value. */
+void kasan_poison(const void *addr, size_t size, u8 value, bool init);
+#define PCPB_KASAN_PAGE_FREE 0xff
+
+void pcpb_poison(void *first, unsigned long nr_pages)
+{
+	kasan_poison(first, nr_pages << PAGE_SHIFT, PCPB_KASAN_PAGE_FREE, false);
+}
+
+void pcpb_unpoison(void *first, unsigned long nr_pages)
+{
+	kasan_poison(first, nr_pages << PAGE_SHIFT, 0, false);
+}
+
+/* Not checked itself: there is no shadow of the shadow. */
+__no_sanitize_address bool pcpb_is_poisoned(void *page)
+{
+	return READ_ONCE(*(u8 *)kasan_mem_to_shadow(page)) == PCPB_KASAN_PAGE_FREE;
+}
+#endif
 
 bool pcpb_node_has_memory(int nid)
 {

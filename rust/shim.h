@@ -30,7 +30,13 @@ void pcpb_preempt_enable(void);
 struct page *pcpb_grab_range(unsigned long nr_pages, int nid);
 void pcpb_give_back_range(struct page *first, unsigned long nr_pages);
 void *pcpb_page_address(struct page *page);
+unsigned long pcpb_pfn(void *address);
 bool pcpb_node_has_memory(int nid);
+
+/* KASAN: glue/poison.rs */
+void pcpb_poison(void *first, unsigned long nr_pages);
+void pcpb_unpoison(void *first, unsigned long nr_pages);
+bool pcpb_is_poisoned(void *page);
 
 /* Pages of the running kernel: glue/stock.rs */
 gfp_t pcpb_stock_gfp(int migratetype);

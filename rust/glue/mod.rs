@@ -7,6 +7,7 @@
 //! * `text`, `refusal`: growing text, and refused commands with their reason
 //! * `cpu`: CPUs of this machine
 //! * `ranges`: contiguous memory taken from the kernel
+//! * `poison`: keeps KASAN informed of which pages are free
 //! * `stock`: the kernel's own allocator as a policy
 //! * `zone`: a zone, whatever its policy
 //! * `hotplug`: tells zones of CPUs that come and go
@@ -26,6 +27,8 @@ pub(crate) mod cpu;
 pub(crate) mod debugfs;
 pub(crate) mod hotplug;
 mod interrupts;
+#[cfg(CONFIG_KASAN_GENERIC)]
+mod poison;
 pub(crate) mod ranges;
 pub(crate) mod refusal;
 pub(crate) mod registry;

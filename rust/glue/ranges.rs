@@ -25,6 +25,7 @@ extern "C" {
     fn pcpb_grab_range(nr_pages: c_ulong, nid: c_int) -> *mut bindings::page;
     fn pcpb_give_back_range(first: *mut bindings::page, nr_pages: c_ulong);
     fn pcpb_page_address(page: *mut bindings::page) -> *mut c_void;
+    fn pcpb_pfn(address: *mut c_void) -> c_ulong;
     fn pcpb_node_has_memory(nid: c_int) -> bool;
 }
 
@@ -69,14 +70,24 @@ impl Range {
         // CAST: `unsigned long` has 32 bits at least.
         // SAFETY: Task context that may sleep; the node is one with memory or `ANY_NODE`, checked
         // by `Ranges::grab()`.
-        let first = unsafe { pcpb_grab_range(pages as c_ulong, nid) };
-        // INVARIANT: On success that many pages from `first` on are ours.
-        NonNull::new(first).map(|first| Range { first, pages })
+        let first = NonNull::new(unsafe { pcpb_grab_range(pages as c_ulong, nid) })?;
+        // SAFETY: The pages are ours, and nobody has been given any of them.
+        #[cfg(CONFIG_KASAN_GENERIC)]
+        unsafe {
+            super::poison::poison(page_address(first), pages)
+        };
+        // INVARIANT: That many pages from `first` on are ours.
+        Some(Range { first, pages })
     }
 }
 
 impl Drop for Range {
     fn drop(&mut self) {
+        // SAFETY: By the type invariant the pages are ours.
+        #[cfg(CONFIG_KASAN_GENERIC)]
+        unsafe {
+            super::poison::unpoison(page_address(self.first), self.pages)
+        };
         // SAFETY: By the type invariant the pages are ours; nobody uses them any more, because
         // allocators and addresses of a zone go before its ranges.
         unsafe { pcpb_give_back_range(self.first.as_ptr(), self.pages as c_ulong) }
@@ -144,6 +155,8 @@ impl Ranges {
         });
         Ok(Addresses {
             starts: starts.map_err(|_| ENOMEM)?,
+            #[cfg(CONFIG_KASAN_GENERIC)]
+            pages,
             stride,
         })
     }
@@ -153,6 +166,9 @@ impl Ranges {
 pub(crate) struct Addresses {
     /// Address of the first byte of each range.
     starts: Array<usize>,
+    /// Pages of each.
+    #[cfg(CONFIG_KASAN_GENERIC)]
+    pages: u32,
     /// Distance between the first pages of two ranges in the index space.
     stride: u32,
 }
@@ -165,5 +181,21 @@ impl Addresses {
         let start = self.starts[range as usize];
         let offset = (page.0 - range * self.stride) as usize * PAGE_SIZE;
         (start + offset) as *mut u8
+    }
+
+    /// The same for a page that somebody says the zone has, with all pages up to number `last` in
+    /// the same range; `None` if that is wrong.
+    #[cfg(CONFIG_KASAN_GENERIC)]
+    pub(crate) fn within(&self, page: PageIdx, last: u64) -> Option<*mut u8> {
+        let begin = page.0 % self.stride;
+        let known = page.idx() / (self.stride as usize) < self.starts.len();
+        let inside = last - u64::from(page.0 - begin) < u64::from(self.pages);
+        (known && inside).then(|| self.of(page))
+    }
+
+    /// The number by which the kernel knows a page of the zone.
+    pub(crate) fn pfn(&self, page: PageIdx) -> u64 {
+        // SAFETY: The zone has this page.
+        unsafe { pcpb_pfn(self.of(page).cast()) as u64 }
     }
 }

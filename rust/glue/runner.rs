@@ -15,14 +15,14 @@ use super::{
     ranges::Addresses,
     refusal::{refusal, Outcome, Refusal},
     stock::StockPage,
-    zone::{Backend, Zone},
+    zone::{Backend, Managed, Zone},
 };
 use crate::{
     mm::{
+        self,
         platform::{self, AtomicU32},
         types::{Context, CpuIdx, PageIdx},
-        PageAllocator,
-        Report as _, //
+        PageAllocator, //
     },
     workload::{
         spec::Spec,
@@ -74,20 +74,8 @@ pub(crate) fn run(zone: &Zone, spec: &Spec) -> Outcome {
     }
     let _claim = zone.start_run()?;
     let report = match zone.backend() {
-        Backend::List(managed) => run_in(
-            zone,
-            spec,
-            managed.alloc.managed_pages(),
-            &managed.alloc,
-            &managed.addresses,
-        ),
-        Backend::Economy(managed) => run_in(
-            zone,
-            spec,
-            managed.alloc.managed_pages(),
-            &managed.alloc,
-            &managed.addresses,
-        ),
+        Backend::List(managed) => run_managed(zone, spec, managed),
+        Backend::Economy(managed) => run_managed(zone, spec, managed),
         Backend::Stock(alloc) => run_in(zone, spec, u64::from(zone.spec().pages()), alloc, &ByPage),
     }?;
     let verdict = report.verdict();
@@ -99,6 +87,19 @@ pub(crate) fn run(zone: &Zone, spec: &Spec) -> Outcome {
         Verdict::Failed { .. } => EIO,
     };
     Err(refusal!(errno, "{}/run: {verdict}", zone.name()))
+}
+
+fn run_managed<A>(zone: &Zone, spec: &Spec, managed: &Managed<A>) -> Outcome<Report>
+where
+    A: PageAllocator<Page = PageIdx> + mm::Report,
+{
+    let Managed {
+        alloc, addresses, ..
+    } = managed;
+    let pages = alloc.managed_pages();
+    #[cfg(CONFIG_KASAN_GENERIC)]
+    let alloc = &super::poison::Poisoning { alloc, addresses };
+    run_in(zone, spec, pages, alloc, addresses)
 }
 
 fn run_in<A, L>(zone: &Zone, spec: &Spec, pages: u64, alloc: &A, locate: &L) -> Outcome<Report>

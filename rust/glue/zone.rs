@@ -18,7 +18,7 @@ use crate::{
     mm::{
         self,
         stats::Stats,
-        types::{CpuIdx, MAX_ORDER},
+        types::{CpuIdx, PageIdx, MAX_ORDER},
         Config,
         Economy,
         Hotplug as _,
@@ -163,6 +163,15 @@ impl Zone {
     /// Where refused writes leave their reason.
     pub(crate) fn last_error(&self) -> &LastError {
         &self.last_error
+    }
+
+    /// The kernel's number of a page, where the zone has pages of its own.
+    pub(crate) fn pfn(&self, page: PageIdx) -> Option<u64> {
+        match &self.backend {
+            Backend::List(managed) => Some(managed.addresses.pfn(page)),
+            Backend::Economy(managed) => Some(managed.addresses.pfn(page)),
+            Backend::Stock(_) => None,
+        }
     }
 
     /// Figures that only policies with ranges of their own have.

@@ -22,6 +22,7 @@ use crate::{
             CpuIdx,
             Migratetype,
             Order, //
+            PageIdx,
         },
         BlockInfo,
         FreeChunks,
@@ -306,20 +307,28 @@ fn show_pageblocks(zone: &Zone, text: &mut Text) -> Result {
     };
     put!(
         text,
-        "{:>8} {:<12} {:<6} {:>10} {:>10} {:<8} {}\n",
+        "{:>8} {:<12} {:<6} {:>10} {:>10} {:<8} {:<8} {}\n",
         "block",
         "migratetype",
         "owner",
         "free_zone",
         "free_pcp",
         "where",
-        "recovery"
+        "recovery",
+        "pfn"
     );
     let block_pages = 1 << zone.spec().block_order;
     for block in 0..report.nr_blocks() {
         // A hole between ranges has no row.
         if let Some(info) = report.block_info(BlockIdx(block)) {
-            show_block(block, &info, block_pages, text);
+            let first = PageIdx(block * block_pages);
+            show_block(
+                block,
+                &info,
+                zone.pfn(first).unwrap_or(0),
+                block_pages,
+                text,
+            );
         }
         if block % ROWS_AT_A_TIME == 0 {
             cpu::give_way();
@@ -328,7 +337,7 @@ fn show_pageblocks(zone: &Zone, text: &mut Text) -> Result {
     Ok(())
 }
 
-fn show_block(block: u32, info: &BlockInfo, block_pages: u32, text: &mut Text) {
+fn show_block(block: u32, info: &BlockInfo, pfn: u64, block_pages: u32, text: &mut Text) {
     let place = match (info.free_zone_pages, info.free_pcp_pages) {
         (0, 0) => "used",
         (pages, 0) if pages == block_pages => "zone",
@@ -337,7 +346,7 @@ fn show_block(block: u32, info: &BlockInfo, block_pages: u32, text: &mut Text) {
     };
     put!(
         text,
-        "{block:>8} {:<12} {:<6} {:>10} {:>10} {place:<8} {}\n",
+        "{block:>8} {:<12} {:<6} {:>10} {:>10} {place:<8} {:<8} {pfn}\n",
         info.migratetype.name(),
         Owner(info.owner),
         info.free_zone_pages,

@@ -8,6 +8,11 @@
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 
+static unsigned long pfn[4];
+static int nr_pfn;
+module_param_array(pfn, ulong, &nr_pfn, 0);
+MODULE_PARM_DESC(pfn, "Free pages of zones of pcp_buddy");
+
 static DEFINE_SPINLOCK(a);
 static DEFINE_SPINLOCK(b);
 
@@ -23,6 +28,19 @@ static int write_beyond_the_end(void)
 	WRITE_ONCE(bytes[size], 1);
 	kfree(bytes);
 	return 0;
+}
+
+/* KASAN: pages that their zone has not given to anybody. */
+static void write_to_free_pages(void)
+{
+	int i;
+
+	for (i = 0; i < nr_pfn; i++) {
+		u8 *page = page_address(pfn_to_page(pfn[i]));
+
+		pr_err("a write to the free page %lu\n", pfn[i]);
+		WRITE_ONCE(page[100], 1);
+	}
 }
 
 /* DEBUG_ATOMIC_SLEEP: what may sleep, where nothing may. */
@@ -56,6 +74,7 @@ static int __init planted_init(void)
 	lock_both_ways();
 	sleep_with_a_lock_held();
 	err = write_beyond_the_end();
+	write_to_free_pages();
 	pr_err("planted bugs to here\n");
 	return err;
 }
