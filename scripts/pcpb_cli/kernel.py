@@ -62,7 +62,7 @@ KERNELS = {kernel.name: kernel for kernel in (
            module_args=UML_MODULE_ARGS),
     Kernel("uml-debug", "User Mode Linux with KASAN, lockdep and their kind",
            arch="um", base="alldefconfig", configs=("uml.config", "uml-debug.config"),
-           image="linux", max_cpus=16, patches=("uml-debug-stack.patch",),
+           image="linux", max_cpus=16, patches=("uml-soft-ipi.patch", "uml-debug-stack.patch"),
            build_args=(*LLVM_ARGS, *STUB_ARGS),
            module_args=(*LLVM_ARGS, *UML_MODULE_ARGS), packages=LLVM_PACKAGES),
     Kernel("x86", "x86-64 under QEMU, emulated",

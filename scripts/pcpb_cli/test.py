@@ -31,6 +31,7 @@ RUST_FOLDERS = ("rust", "samples")
 RUST_EDITION = "2021"
 
 GUEST_DEFAULTS = {"cpus": "2", "mem": "4G", "timeout": "300", "kernel": kernel.DEFAULT}
+OTHER_WISHES = {"host", "numa"}
 
 # Selftests that run on the debug kernel as well: those that need no more CPUs than it
 # has, and neither measure nor count what debugging changes.
@@ -300,7 +301,7 @@ def _wishes(path):
         head = [line for line, _ in zip(file, range(HEADER_LINES))]
     words = next((line.split()[2:] for line in head if line.startswith("# pcpb:")), [])
     wishes = dict(word.partition("=")[::2] for word in words)
-    unknown = set(wishes) - {*GUEST_DEFAULTS, "host"}
+    unknown = set(wishes) - {*GUEST_DEFAULTS, *OTHER_WISHES}
     if unknown:
         raise Failed(f"{path}: unknown word in '# pcpb:': {', '.join(sorted(unknown))}")
     return wishes

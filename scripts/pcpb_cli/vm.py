@@ -74,7 +74,7 @@ def _qemu(wanted, cpus, mem_bytes, nodes, _scratch):
     def program(fds, parameters):
         argv = [wanted.emulator, "-nodefaults", "-no-user-config", "-no-reboot",
                 "-display", "none", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off",
-                "-smp", str(cpus), "-m", f"{mem_bytes}B",
+                "-smp", f"{cpus},sockets={cpus}", "-m", f"{mem_bytes}B",
                 "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
                 "-device", "virtio-9p-pci,fsdev=root,mount_tag=hostroot",
                 "-kernel", str(kernel.build_dir(wanted) / wanted.image),
