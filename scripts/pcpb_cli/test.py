@@ -38,7 +38,7 @@ OTHER_WISHES = {"host", "numa"}
 DEBUG_KERNEL = "uml-debug"
 DEBUG_MEM = "6G"
 DEBUG_TIMEOUT_S = "900"
-ON_DEBUG_KERNEL = ("batch", "cross_cpu", "drain", "exhaustion", "frag", "orders", "policies",
+ON_DEBUG_KERNEL = ("batch", "contexts", "cross_cpu", "drain", "exhaustion", "frag", "policies",
                    "zones")
 
 # What the kernel says of the planted bugs, between these two lines.

@@ -9,10 +9,15 @@
 use super::{CachePadded, Irq, LockClass};
 use crate::mm::types::{CpuIdx, Error, Result};
 use ::kernel::{
-    alloc::KVVec,
+    alloc::{
+        flags::{
+            __GFP_NOWARN,
+            GFP_KERNEL, //
+        },
+        KVVec, //
+    },
     bindings,
     ffi::{c_int, c_uint, c_ulong},
-    prelude::GFP_KERNEL,
     sync::atomic::{
         Atomic,
         Full,
@@ -59,7 +64,9 @@ impl<T> Array<T> {
     ///
     /// `NoMemory` if there is no room for it.
     pub fn new(len: usize, mut init: impl FnMut(usize) -> T) -> Result<Array<T>> {
-        let mut v = KVVec::with_capacity(len, GFP_KERNEL).map_err(|_| Error::NoMemory)?;
+        // Whoever asked is told in words.
+        let flags = GFP_KERNEL | __GFP_NOWARN;
+        let mut v = KVVec::with_capacity(len, flags).map_err(|_| Error::NoMemory)?;
         for i in 0..len {
             v.push_within_capacity(init(i))
                 .map_err(|_| Error::NoMemory)?;
