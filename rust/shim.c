@@ -15,7 +15,7 @@
 #include "shim.h"
 
 /* Numbers of enum LockClass, mm/platform/mod.rs. */
-enum { PCPB_LOCK_ZONE, PCPB_LOCK_PCP, PCPB_LOCK_HAND };
+enum { PCPB_LOCK_ZONE, PCPB_LOCK_PCP, PCPB_LOCK_SHARED, PCPB_LOCK_HAND };
 
 /*
  * One call of spin_lock_init() is one lockdep class, which is called as the
@@ -23,7 +23,8 @@ enum { PCPB_LOCK_ZONE, PCPB_LOCK_PCP, PCPB_LOCK_HAND };
  */
 void pcpb_lock_init(spinlock_t *lock, int class)
 {
-	spinlock_t *pcpb_zone_lock = lock, *pcpb_pcp_lock = lock, *pcpb_hand_lock = lock;
+	spinlock_t *pcpb_zone_lock = lock, *pcpb_pcp_lock = lock;
+	spinlock_t *pcpb_shared_lock = lock, *pcpb_hand_lock = lock;
 
 	switch (class) {
 	case PCPB_LOCK_ZONE:
@@ -31,6 +32,9 @@ void pcpb_lock_init(spinlock_t *lock, int class)
 		break;
 	case PCPB_LOCK_PCP:
 		spin_lock_init(pcpb_pcp_lock);
+		break;
+	case PCPB_LOCK_SHARED:
+		spin_lock_init(pcpb_shared_lock);
 		break;
 	case PCPB_LOCK_HAND:
 		spin_lock_init(pcpb_hand_lock);

@@ -105,7 +105,7 @@ impl Economy {
             pending: Pending::new(nr_sets)?,
             hot: Hot::new(config.nr_cpus, managed_pages)?,
             sets: Array::new(nr_sets as usize, |_| CachePadded(Set::new()))?,
-            shared_lock: CountedLocks::new(1, LockClass::Pcp, |_| ())?,
+            shared_lock: CountedLocks::new(1, LockClass::Shared, |_| ())?,
             zone: Zone::new(nr_blocks as u32)?,
             stats: Stats::new(config.nr_cpus as usize)?,
             range_bases,

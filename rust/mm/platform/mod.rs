@@ -61,14 +61,16 @@ pub enum Irq {
     Save,
 }
 
-/// Which lockdep class a lock belongs to. Lock order: `Hand`, `Pcp`, `Zone`; never two of a class,
-/// but for hands, which are only tried.
+/// Which lockdep class a lock belongs to. Lock order: `Hand`, `Pcp` or `Shared`, `Zone`; never two of
+/// a class, but for hands, which are only tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LockClass {
     /// The lock of a zone.
     Zone,
-    /// The lock of a per-CPU set.
+    /// The lock of a per-CPU set, which an interrupt only tries.
     Pcp,
+    /// The lock of a set that belongs to no CPU, which interrupts wait for as well.
+    Shared,
     /// The lock of what a workload's interrupts hold.
     Hand,
 }
