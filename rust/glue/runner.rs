@@ -89,7 +89,7 @@ pub(crate) fn run(zone: &Zone, spec: &Spec) -> Outcome {
     Err(refusal!(errno, "{}/run: {verdict}", zone.name()))
 }
 
-fn run_managed<A>(zone: &Zone, spec: &Spec, managed: &Managed<A>) -> Outcome<Report>
+fn run_managed<A>(zone: &Zone, spec: &Spec, managed: &Managed<A>) -> Outcome<KBox<Report>>
 where
     A: PageAllocator<Page = PageIdx> + mm::Report,
 {
@@ -102,33 +102,62 @@ where
     run_in(zone, spec, pages, alloc, addresses)
 }
 
-fn run_in<A, L>(zone: &Zone, spec: &Spec, pages: u64, alloc: &A, locate: &L) -> Outcome<Report>
+// Not inlined, as what it calls: the stack of who waits for a run stays small. Plans and reports are
+// large, and made below the frames that last.
+#[inline(never)]
+fn run_in<A, L>(
+    zone: &Zone,
+    spec: &Spec,
+    pages: u64,
+    alloc: &A,
+    locate: &L,
+) -> Outcome<KBox<Report>>
 where
     A: PageAllocator,
     L: Locate<A::Page>,
 {
-    let refuse = |err: PlanError| -> Refusal {
-        let errno = match err {
-            PlanError::NoMemory => ENOMEM,
-            _ => EINVAL,
-        };
-        refusal!(errno, "{}/run: {err}", zone.name())
-    };
     let facts = ZoneFacts {
         pages,
         max_order: alloc.max_order(),
     };
-    let plan = Plan::new(spec, &facts).map_err(refuse)?;
+    let plan = lay_out(zone, spec, &facts)?;
     alloc.time_locks(spec.lock_times);
-    let before = Counters::take(alloc).map_err(|_| refuse(PlanError::NoMemory))?;
+    let no_memory = |_| refuse(zone, PlanError::NoMemory);
+    let before = Counters::take(alloc).map_err(no_memory)?;
     run_threads(&plan, alloc, locate).map_err(|errno| match errno {
         // The making of a thread is given up when a signal comes.
         EINTR => refusal!(EINTR, "{}/run: {}", zone.name(), Verdict::Stopped),
         errno => refusal!(errno, "{}/run: worker threads cannot be made", zone.name()),
     })?;
-    let after = Counters::take(alloc).map_err(|_| refuse(PlanError::NoMemory))?;
-    plan.into_report(zone.spec().policy.name(), before, after)
-        .map_err(refuse)
+    let after = Counters::take(alloc).map_err(no_memory)?;
+    report(zone, plan, before, after)
+}
+
+fn refuse(zone: &Zone, err: PlanError) -> Refusal {
+    let errno = match err {
+        PlanError::NoMemory => ENOMEM,
+        _ => EINVAL,
+    };
+    refusal!(errno, "{}/run: {err}", zone.name())
+}
+
+#[inline(never)]
+fn lay_out(zone: &Zone, spec: &Spec, facts: &ZoneFacts) -> Outcome<KBox<Plan>> {
+    let plan = Plan::new(spec, facts).map_err(|err| refuse(zone, err))?;
+    KBox::new(plan, GFP_KERNEL).map_err(|_| refuse(zone, PlanError::NoMemory))
+}
+
+#[inline(never)]
+fn report(
+    zone: &Zone,
+    plan: KBox<Plan>,
+    before: Counters,
+    after: Counters,
+) -> Outcome<KBox<Report>> {
+    let report = KBox::into_inner(plan)
+        .into_report(zone.spec().policy.name(), before, after)
+        .map_err(|err| refuse(zone, err))?;
+    KBox::new(report, GFP_KERNEL).map_err(|_| refuse(zone, PlanError::NoMemory))
 }
 
 /// Starts a thread for each worker of the plan and waits until all have exited.

@@ -96,7 +96,7 @@ pub(crate) struct Zone {
     #[pin]
     control: Mutex<Control>,
     #[pin]
-    result: Mutex<Option<workload::Report>>,
+    result: Mutex<Option<KBox<workload::Report>>>,
     last_error: Arc<LastError>,
 }
 
@@ -286,14 +286,14 @@ impl Zone {
     }
 
     /// Keeps the report of a run, for `result`.
-    pub(crate) fn set_result(&self, report: workload::Report) {
+    pub(crate) fn set_result(&self, report: KBox<workload::Report>) {
         // The old report is freed after the lock is released.
         let _old = self.result.lock().replace(report);
     }
 
     /// Shows the report of the last run, if there was one.
     pub(crate) fn with_result<R>(&self, show: impl FnOnce(Option<&workload::Report>) -> R) -> R {
-        show(self.result.lock().as_ref())
+        show(self.result.lock().as_deref())
     }
 }
 

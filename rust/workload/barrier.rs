@@ -54,12 +54,13 @@ impl Barrier {
             backoff.pause(machine);
         }
         arrive(second);
-        let mut spins = 0;
+        let mut spins = SPINS;
         while second.load_acquire() < all {
             core::hint::spin_loop();
-            spins += 1;
-            if spins % SPINS == 0 {
+            spins -= 1;
+            if spins == 0 {
                 machine.give_way();
+                spins = SPINS;
             }
         }
         true

@@ -153,7 +153,7 @@ fn free_each<A: PageAllocator, M: Machine<A::Page>>(
     let pool = worker.plan.pool();
     loop {
         worker.breathe();
-        for _ in 0..STRETCH {
+        for _ in 0..worker.at_a_time() {
             match places.next() {
                 Some(i) => worker.put(set.get::<A::Page, M>(pool, i)),
                 None => return worker.flush(),

@@ -43,6 +43,9 @@ use crate::mm::{
 /// what a user notices, long against what the looks cost.
 pub(super) const STRETCH: u64 = 512;
 
+/// The same in pages, where chunks are large.
+const STRETCH_PAGES: u64 = 1 << 14;
+
 /// 64-bit words in a cache line.
 const LINE_WORDS: usize = 8;
 
@@ -454,9 +457,16 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
         if !self.breathe() || self.is_late() {
             return 0;
         }
-        let nr = limit.min(STRETCH).min(self.left);
+        let nr = limit.min(self.at_a_time()).min(self.left);
         self.left -= nr;
         nr
+    }
+
+    /// How many chunks to handle between two looks up.
+    pub(super) fn at_a_time(&self) -> u64 {
+        // Some policies free a chunk of a run page by page.
+        let most = STRETCH_PAGES >> self.plan.spec().order.hi.get();
+        most.clamp(1, STRETCH)
     }
 
     /// Puts allocations that were not tried back to the share.

@@ -65,6 +65,23 @@ def _parser():
                       help="only tests whose name contains this or matches it as a shell pattern")
     test.set_defaults(run=_test)
 
+    fuzz = commands.add_parser("fuzz", help="look for input that breaks commands or allocators")
+    fuzz.add_argument("target", nargs="?", choices=["commands", "operations"], help="default: both")
+    fuzz.add_argument("--minutes", type=float, default=5, metavar="N", help="for each; default: 5")
+    fuzz.set_defaults(run=_fuzz)
+
+    soak = commands.add_parser(
+        "soak", help="everything at random in a guest for a while",
+        description="Zones, workloads, signals, drains, CPUs that go, unloading and nonsense at "
+        "random. Prints the seed from which the same actions follow.")
+    _add_kernel(soak)
+    soak.add_argument("--minutes", type=float, default=10, metavar="N", help="default: 10")
+    soak.add_argument("--cpus", type=int, default=4, metavar="N", help="default: 4")
+    soak.add_argument("--seed", type=int, metavar="N", help="default: a new one")
+    soak.add_argument("--actions", type=int, default=-1, metavar="N",
+                      help="end after so many, such as the one that failed")
+    soak.set_defaults(run=_soak)
+
     # These read the rest of their command line, --help too, themselves.
     commands.add_parser("bench", help="measure all policies and write the report",
                         add_help=False).set_defaults(run=_bench)
@@ -103,6 +120,16 @@ def _vm(args):
 def _test(args):
     from pcpb_cli import test
     return test.command(args.only)
+
+
+def _fuzz(args):
+    from pcpb_cli import fuzz
+    fuzz.command(args.target, args.minutes)
+
+
+def _soak(args):
+    from pcpb_cli import soak
+    soak.command(args.kernel, args.cpus, args.minutes, args.seed, args.actions)
 
 
 def _bench(args):

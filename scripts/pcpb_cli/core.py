@@ -10,7 +10,7 @@ import json
 import subprocess
 import tomllib
 
-from pcpb_cli import apt, steps, toolchain
+from pcpb_cli import setup, steps, toolchain
 from pcpb_cli.steps import BUILD, PROJECT, Failed
 
 PACKAGE = PROJECT / "rust" / "host"
@@ -32,8 +32,7 @@ def measure():
 
 def _environment():
     """Installs what the benchmarks need; returns the environment to run them in."""
-    if not toolchain.which("valgrind"):
-        apt.install({"valgrind": "counting instructions"})
+    setup.ensure_packages({"valgrind": ("counting instructions", "valgrind")})
     toolchain.prepare()
     version = _harness_version()
     root = steps.cache_root() / "tools" / f"{RUNNER}-{version}"

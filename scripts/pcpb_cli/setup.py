@@ -50,6 +50,13 @@ def ensure(wanted):
     return True
 
 
+def ensure_packages(wanted):
+    """Installs packages, given as package -> (who needs it, a program of it), where missing."""
+    missing = {package: reason for package, (reason, probe) in wanted.items() if not _present(probe)}
+    if missing:
+        apt.install(missing)
+
+
 def _complete(wanted):
     return not _missing_packages(wanted) and not toolchain.problems() and kernel.ready(wanted)
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from pcpb_cli import kernel, module, setup, steps, toolchain
+from pcpb_cli import fuzz, kernel, kernel_log, module, setup, soak, steps, toolchain
 from pcpb_cli.steps import BUILD, PROJECT, SCRIPTS, Failed
 
 LOGS = BUILD / "test-logs"
@@ -41,21 +41,16 @@ DEBUG_TIMEOUT_S = "900"
 ON_DEBUG_KERNEL = ("batch", "contexts", "cross_cpu", "drain", "exhaustion", "frag", "policies",
                    "zones")
 
-# What the kernel says of the planted bugs, between these two lines.
-PLANTED_FROM, PLANTED_TO = "planted bugs from here", "planted bugs to here"
-PLANTED_FOUND = {"BUG: KASAN: slab-out-of-bounds": 1, "BUG: sleeping function": 1,
-                 "possible circular locking dependency": 1,
-                 # A free page of each kind of zone.
-                 "BUG: KASAN: use-after-free": 2}
+# Where a short soak is part of the tests, always the same.
+SOAKED_KERNELS = ("uml", "uml-debug", "x86-debug")
+SOAK_MINUTES = 1
+SOAK_SEED = 1
+SOAK_CPUS = 4
+
 HEADER_LINES = 20
 KUNIT_ARGS = ("--append", "kunit.enable=1", "--append", "kunit.autorun=1")
 
-MODULE_LOADED = "pcp_buddy: loading out-of-tree module"
 KTAP_RESULT = re.compile(r"(not )?ok\b")
-
-# What a kernel writes when something is wrong.
-SPLAT = re.compile(r"WARNING:|BUG:|KASAN|KFENCE:|UBSAN:|possible circular|INFO: |Oops|panic(?!=)"
-                   r"|Call Trace|bad unlock balance|rust_kernel: panicked|DEBUG_LOCKS_WARN")
 
 
 @dataclass
@@ -116,12 +111,14 @@ def _all_tests():
         Test("clippy-host", _clippy_host),
         Test("host", _cargo_test, ("host", [], _host_env)),
         Test("loom", _cargo_test, ("loom", ["--release", "--lib", "models"], _loom_env)),
+        *(Test(f"fuzz-{name}", _fuzz, (name,)) for name in fuzz.TARGETS),
         Test("kunit", _kunit),
     ]
     tests += [Test(f"selftest-{path.stem}", _selftest, (path,))
               for path in sorted(SELFTESTS.glob("*.sh")) if os.access(path, os.X_OK)]
-    return tests + [Test(f"debug-{name}", _debug_selftest, (SELFTESTS / f"{name}.sh",))
-                    for name in ON_DEBUG_KERNEL]
+    tests += [Test(f"debug-{name}", _debug_selftest, (SELFTESTS / f"{name}.sh",))
+              for name in ON_DEBUG_KERNEL]
+    return tests + [Test(f"soak-{name}", _soak, (name,)) for name in SOAKED_KERNELS]
 
 
 def _guarded(test):
@@ -207,6 +204,12 @@ def _cargo_test(name, words, env):
     return total
 
 
+def _fuzz(name):
+    fuzz.build()
+    nr = fuzz.bounded(name, LOGS / f"fuzz-{name}.log")
+    return _verdict(f"fuzz-{name}", True, f"{nr} inputs")
+
+
 # Tests in a guest
 
 
@@ -219,9 +222,9 @@ def _kunit():
         return _verdict("kunit", False, f"the guest ended with status {status}, see {console}")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     # The kernel's own suites ran before the module came.
-    start = next((at for at, line in enumerate(lines) if MODULE_LOADED in line), None)
+    start = next((at for at, line in enumerate(lines) if kernel_log.MODULE_LOADED in line), None)
     if start is None:
-        return _verdict("kunit", False, f"{MODULE_LOADED!r} is not in {log}")
+        return _verdict("kunit", False, f"{kernel_log.MODULE_LOADED!r} is not in {log}")
     if not any("# Subtest:" in line for line in lines[start:]):
         print("  skip: kunit: the module has no KUnit suites")
         return _splats("kunit", log, console)
@@ -273,16 +276,16 @@ def _debug_selftest(path):
     result = _ktap_counts(name, text.splitlines())
     if status != 0 and not result.failed:
         result.add(_verdict(name, False, f"exit status {status}, see {console}"))
-    _, started, text = text.partition(MODULE_LOADED)
-    before, _, after = text.partition(PLANTED_FROM)
-    complaint = next(filter(SPLAT.search, before.splitlines()), None)
-    if complaint or not started:
-        result.add(_verdict(name, False, f"the kernel complained: {complaint} (see {log})"))
-    missing = [found for found, times in {**PLANTED_FOUND, PLANTED_TO: 1}.items()
-               if after.count(found) < times]
-    if missing:
-        result.add(_verdict(name, False, f"a planted bug went unnoticed: {missing} (see {log})"))
+    problem = kernel_log.problem_of_planted(text)
+    if problem:
+        result.add(_verdict(name, False, f"{problem} (see {log})"))
     return result
+
+
+def _soak(kernel_name):
+    name = f"soak-{kernel_name}"
+    result = soak.run(kernel_name, SOAK_CPUS, SOAK_MINUTES, SOAK_SEED, -1, LOGS / f"{name}.log")
+    return _verdict(name, True, result)
 
 
 def _selftest_words(path):
@@ -379,9 +382,9 @@ def _kernel_parser():
 def _splats(name, *logs):
     """Fails if a guest's kernel complained in one of these logs."""
     for log in logs:
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            if SPLAT.search(line):
-                return _verdict(name, False, f"the kernel complained: {line.strip()} (see {log})")
+        complaint = kernel_log.complaint(log.read_text(encoding="utf-8", errors="replace"))
+        if complaint:
+            return _verdict(name, False, f"the kernel complained: {complaint} (see {log})")
     return Tally()
 
 

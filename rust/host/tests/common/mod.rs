@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+pub(crate) mod model;
+
 use pcp_buddy::mm::{
     types::{BlockIdx, Context, CpuIdx, Migratetype, Order, PageIdx, Result},
     Config, Economy, Hotplug, ListAllocator, ListPolicy, PageAllocator, Place, Report,

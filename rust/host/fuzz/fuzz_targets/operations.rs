@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sequences of operations on a zone of any policy, against the model of the property tests.
+
+#![no_main]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use arbitrary::Arbitrary;
+use common::{
+    model::{run, Op},
+    BLOCK_PAGES, CPUS, POLICIES,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// Small numbers, so that few bytes say much.
+#[derive(Arbitrary, Debug)]
+struct Case {
+    policy: u8,
+    /// Blocks of each range.
+    ranges: [u8; 3],
+    batch: u8,
+    high: u8,
+    cma: u8,
+    ops: Vec<Step>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Step {
+    Alloc(u8, u8),
+    Free(u8, u16),
+    AllocBulk(u8, u8),
+    FreeBulk(u8, u8),
+    AllocRun(u8, u16),
+    FreeRun(u8, u8, u16),
+    DoubleFree(u8),
+    Drain(u8, u8),
+    Offline(u8),
+    Online(u8),
+}
+
+/// A CPU in the low bits, a migratetype above.
+fn cpu(byte: u8) -> u32 {
+    u32::from(byte) % CPUS
+}
+
+fn mt(byte: u8) -> usize {
+    usize::from(byte >> 4) % 3
+}
+
+/// The first CPU stays.
+fn mortal(byte: u8) -> u32 {
+    1 + u32::from(byte) % (CPUS - 1)
+}
+
+impl From<&Step> for Op {
+    fn from(step: &Step) -> Op {
+        match *step {
+            Step::Alloc(who, order) => Op::Alloc {
+                cpu: cpu(who),
+                order: order % 11,
+                mt: mt(who),
+            },
+            Step::Free(who, which) => Op::Free {
+                cpu: cpu(who),
+                which: which.into(),
+            },
+            Step::AllocBulk(who, nr) => Op::AllocBulk {
+                cpu: cpu(who),
+                nr: nr.into(),
+                mt: mt(who),
+            },
+            Step::FreeBulk(who, nr) => Op::FreeBulk {
+                cpu: cpu(who),
+                nr: nr.into(),
+            },
+            Step::AllocRun(who, nr) => Op::AllocRun {
+                cpu: cpu(who),
+                nr: u32::from(nr) % 3000 + 1,
+                mt: mt(who),
+            },
+            Step::FreeRun(who, which, cut) => Op::FreeRun {
+                cpu: cpu(who),
+                which: which.into(),
+                cut: cut.into(),
+            },
+            Step::DoubleFree(who) => Op::DoubleFree { cpu: cpu(who) },
+            Step::Drain(who, target) => Op::Drain {
+                cpu: cpu(who),
+                target: cpu(target),
+            },
+            Step::Offline(who) => Op::Offline { cpu: mortal(who) },
+            Step::Online(who) => Op::Online { cpu: mortal(who) },
+        }
+    }
+}
+
+fuzz_target!(|case: Case| {
+    let policy = POLICIES[usize::from(case.policy) % POLICIES.len()];
+    let blocks = case.ranges.map(|blocks| u32::from(blocks) % 21);
+    let ranges: Vec<u32> = (blocks.iter().filter(|blocks| **blocks != 0))
+        .map(|blocks| blocks * BLOCK_PAGES)
+        .collect();
+    if ranges.is_empty() {
+        return;
+    }
+    let tune = (
+        u32::from(case.batch) % 64 + 1,
+        u32::from(case.high) * 2,
+        case.cma % 101,
+    );
+    let ops: Vec<Op> = case.ops.iter().map(Op::from).collect();
+    run(policy, &ranges, tune, &ops);
+});
