@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from pcpb_cli import core, kernel, module, records, report, setup, steps, test
+from pcpb_cli import core, kernel, kernel_log, module, records, report, setup, steps
 from pcpb_cli.records import POLICIES
 from pcpb_cli.steps import PROJECT, SCRIPTS, Failed
 
@@ -430,6 +430,6 @@ def _verify(run):
 
 
 def _look_for_complaints(console):
-    for line in console.read_text(encoding="utf-8", errors="replace").splitlines():
-        if test.SPLAT.search(line):
-            raise Failed(f"the guest's kernel complained: {line.strip()} (see {console})")
+    found = kernel_log.complaint(console.read_text(encoding="utf-8", errors="replace"))
+    if found:
+        raise Failed(f"the guest's kernel complained: {found} (see {console})")

@@ -83,6 +83,11 @@ explained() {
 	[ "$figures" -ge 5 ] && [ "$figures" = "$commands" ]
 }
 
+# The second report is not empty, and is the first.
+same() {
+	[ -s "$work/text" ] && cmp "$work/text" "$work/text-again"
+}
+
 ktap_print_header
 ktap_set_plan 9
 
@@ -103,7 +108,7 @@ check "the page needs nothing from outside" self_contained
 check "every figure has its command" explained
 
 "$PCPB" report "$work/records" --output "$work/again.html" >"$work/text-again" 2>/dev/null
-check "a report made again says the same" cmp "$work/text" "$work/text-again"
+check "a report made again says the same" same
 
 # It was only a test: no reason to keep what it measured.
 case $records in
