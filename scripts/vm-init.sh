@@ -6,8 +6,8 @@
 # one command, reports its status and switches the machine off.
 #
 # pcpb_job (from the kernel command line) is a generated file with the shell
-# functions job_environment, job_folders, job_insmod and job_command, and two
-# variables.
+# functions job_environment, job_folders, job_insmod and job_command, and three
+# variables: the lines below, and the CPUs on which processes may run.
 #
 # Lines to the outside: /dev/console is the kernel's console, and takes the
 # command's stderr; $job_output is the command's stdout; one line with its exit
@@ -42,6 +42,7 @@ for folder in /dev/shm /tmp; do
 	busybox mount -t tmpfs -o mode=1777 tmpfs "$folder"
 done
 job_folders
+busybox taskset -pc "$job_cpus" $$ >/dev/null
 
 # The lines carry bytes: no translation of newlines, no echo.
 for line in /dev/console "$job_output" "$job_status"; do

@@ -47,8 +47,8 @@ def command(args):
     with _scratch() as scratch:
         job = scratch / "job"
         machine = _qemu if wanted.emulator else _user_mode
-        lines, program, parameters = machine(wanted, args.cpus, mem_bytes, nodes, scratch)
-        job.write_text(_job(args.words, insmod, lines), encoding="utf-8")
+        lines, user_cpus, program, parameters = machine(wanted, args.cpus, mem_bytes, nodes, scratch)
+        job.write_text(_job(args.words, insmod, lines, user_cpus), encoding="utf-8")
         parameters += ["ro", f"init={SCRIPTS / 'vm-init.sh'}", f"pcpb_job={job}",
                        # Warnings and worse on the console, and no chatter.
                        "quiet", "loglevel=5", "panic=-1", *args.append]
@@ -56,8 +56,9 @@ def command(args):
 
 
 # The kinds of machine. Each says which of its terminal lines take the command's output
-# and its status, how the program is called with the file descriptors of the console
-# and these lines and the kernel's parameters, and which parameters it needs itself.
+# and its status, on which CPUs processes may run, how the program is called with the
+# file descriptors of the console and these lines and the kernel's parameters, and which
+# parameters it needs itself.
 
 
 def _user_mode(wanted, cpus, mem_bytes, _nodes, scratch):
@@ -65,7 +66,11 @@ def _user_mode(wanted, cpus, mem_bytes, _nodes, scratch):
         lines = [f"con{n}=fd:{fd}" for n, fd in enumerate(fds)]
         return [str(kernel.build_dir(wanted) / wanted.image), *parameters, "con=null", *lines]
 
-    return ("/dev/tty1", "/dev/tty2"), program, [
+    # A page that is migrated while its process runs on another CPU loses what is written
+    # to it meanwhile: on UML flush_tlb_page() is heeded when that process next enters the
+    # kernel (arch/um/kernel/tlb.c). Taking a zone migrates pages; so all processes stay
+    # on the CPU on which that is done.
+    return ("/dev/tty1", "/dev/tty2"), "0", program, [
         f"mem={mem_bytes}", f"ncpus={cpus}", "seccomp=on", f"uml_dir={scratch}/",
         "root=/dev/root", "rootfstype=hostfs", "rootflags=/"]
 
@@ -83,7 +88,7 @@ def _qemu(wanted, cpus, mem_bytes, nodes, _scratch):
             argv += ["-chardev", f"socket,id=line{n},fd={fd}", "-serial", f"chardev:line{n}"]
         return argv
 
-    return ("/dev/ttyS1", "/dev/ttyS2"), program, [
+    return ("/dev/ttyS1", "/dev/ttyS2"), f"0-{cpus - 1}", program, [
         "console=ttyS0", "root=hostroot", "rootfstype=9p",
         "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=mmap"]
 
@@ -131,14 +136,14 @@ def _scratch():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _job(words, insmod, lines):
+def _job(words, insmod, lines, user_cpus):
     """The shell functions that tell scripts/vm-init.sh what to do."""
     cwd = os.getcwd()
     environment = {"PATH": GUEST_PATH, "HOME": "/root", "TERM": "dumb", "PWD": cwd}
     exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
     folders = {str(PROJECT), str(steps.cache_root()), cwd}
     return "\n".join([
-        "job_output={} job_status={}".format(*lines),
+        "job_output={} job_status={}".format(*lines) + f" job_cpus={user_cpus}",
         f"job_environment() {{ export {exports}; }}",
         "job_folders() {", *(f"visible {shlex.quote(folder)}" for folder in sorted(folders)), "}",
         f"job_insmod() {{ {shlex.join(insmod) or ':'}; }}",
