@@ -10,6 +10,10 @@
 //! * [`command`]: the grammar of the writable files. Likewise.
 //! * [`glue`]: everything that touches the kernel.
 
+// Allocators take spinlocks with preemption off, and in interrupts; there, these sleep.
+#[cfg(CONFIG_PREEMPT_RT)]
+compile_error!("pcp_buddy is not for kernels with CONFIG_PREEMPT_RT");
+
 pub mod command;
 mod glue;
 pub mod mm;

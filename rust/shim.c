@@ -5,6 +5,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/cpumask.h>
 #include <linux/delay.h>
+#include <linux/irqflags.h>
 #include <linux/kasan.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
@@ -243,6 +244,20 @@ void pcpb_unsettle(void)
 int pcpb_move_to(unsigned int cpu)
 {
 	return set_cpus_allowed_ptr(current, cpumask_of(cpu));
+}
+
+/*
+ * What is done in an interrupt from another CPU takes spinlocks. Only with
+ * PREEMPT_RT would that be wrong; lockdep has to be told, as for irq_work.
+ */
+void pcpb_ipi_enter(void)
+{
+	lockdep_irq_work_enter(0);
+}
+
+void pcpb_ipi_exit(void)
+{
+	lockdep_irq_work_exit(0);
 }
 
 int pcpb_hotplug_setup(int (*online)(unsigned int, struct hlist_node *),

@@ -61,6 +61,10 @@ void pcpb_unpin_cpu(void);
 void pcpb_cond_resched(void);
 void pcpb_sleep_us(unsigned long us);
 
+/* Interrupts: glue/interrupts.rs */
+void pcpb_ipi_enter(void);
+void pcpb_ipi_exit(void);
+
 /* CPUs that come and go: glue/hotplug.rs */
 int pcpb_hotplug_setup(int (*online)(unsigned int, struct hlist_node *),
 		       int (*dead)(unsigned int, struct hlist_node *));

@@ -29,6 +29,13 @@ use kernel::{
     types::Opaque, //
 };
 
+extern "C" {
+    /// `lockdep_irq_work_enter()`: locks that PREEMPT_RT would not allow here may be taken.
+    fn pcpb_ipi_enter();
+    /// `lockdep_irq_work_exit()`.
+    fn pcpb_ipi_exit();
+}
+
 /// Time from one interrupt to the next, in nanoseconds; more where they take long, so that the task
 /// has most of the time.
 const GAP_NS: u64 = 40_000;
@@ -84,7 +91,7 @@ impl<'a, W: Interruptible> Interrupts<'a, W> {
             Inner {
                 timer: Opaque::zeroed(),
                 mode: match hard {
-                    true => bindings::hrtimer_mode_HRTIMER_MODE_REL_PINNED_HARD,
+                    true => bindings::hrtimer_mode_HRTIMER_MODE_REL_PINNED,
                     false => bindings::hrtimer_mode_HRTIMER_MODE_REL_PINNED_SOFT,
                 },
                 ipi: Opaque::zeroed(),
@@ -201,7 +208,11 @@ impl<W: Interruptible> Inner<'_, W> {
         // SAFETY: By the safety requirements of this function.
         let inner = unsafe { &*info.cast::<Self>() };
         if let Some((worker, _)) = inner.next {
+            // SAFETY: This is an interrupt, and the two calls frame what it does.
+            unsafe { pcpb_ipi_enter() };
             inner.what.interrupted(worker, cpu::this());
+            // SAFETY: As above.
+            unsafe { pcpb_ipi_exit() };
         }
         // ORDERING: Release; pairs with the acquire in `stop()`. Nothing of `inner` is used after it.
         let served = inner.served.load().wrapping_add(1);
