@@ -82,6 +82,12 @@ def _parser():
                       help="end after so many, such as the one that failed")
     soak.set_defaults(run=_soak)
 
+    plant = commands.add_parser(
+        "plant", help="plant bugs in a copy of the source, see the tests find them",
+        description="scripts/planted_bugs.toml has the bugs.")
+    plant.add_argument("names", nargs="*", metavar="BUG", help="default: all, which takes a while")
+    plant.set_defaults(run=_plant)
+
     # These read the rest of their command line, --help too, themselves.
     commands.add_parser("bench", help="measure all policies and write the report",
                         add_help=False).set_defaults(run=_bench)
@@ -130,6 +136,11 @@ def _fuzz(args):
 def _soak(args):
     from pcpb_cli import soak
     soak.command(args.kernel, args.cpus, args.minutes, args.seed, args.actions)
+
+
+def _plant(args):
+    from pcpb_cli import plant
+    plant.command(args.names)
 
 
 def _bench(args):

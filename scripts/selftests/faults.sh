@@ -25,9 +25,11 @@ each_failing() {
 			trap - EXIT
 			echo $nth >/proc/self/fail-nth
 			"$@" 2>/dev/null
-			echo $? >"$WORK/status"
+			status=$?
+			# A failure from here on is none of COMMAND's, and must not pass for one.
 			read -r left </proc/self/fail-nth
 			echo 0 >/proc/self/fail-nth
+			echo $status >"$WORK/status"
 			echo "$left" >"$WORK/left"
 		) 2>/dev/null
 		read -r status <"$WORK/status"
