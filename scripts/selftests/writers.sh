@@ -1,0 +1,61 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Many write to the same files at the same time: each command is done as if it were
+# alone, or refused.
+# Adds, uses, drains, reads and removes one zone from 8 shells at once. Preemption
+# anywhere makes it interesting.
+#
+# pcpb: kernel=x86 cpus=4 mem=2G
+. "$(dirname "$0")/lib.sh"
+
+WRITERS=8
+ROUNDS=15
+
+# tell FILE COMMAND: counts it if it was accepted.
+tell() {
+	echo "$2" >"$ROOT/$1" && echo "${2%% *}"
+}
+
+writer() {
+	for _ in $(seq $ROUNDS); do
+		tell zones "add t-w policy=$1 size=16M"
+		tell t-w/run "workload=stress cpus=0-3 ms=20 order=0-4"
+		tell t-w/drain all
+		tell t-w/stats reset
+		cat "$ROOT/t-w/result" "$ROOT/t-w/stats" "$ROOT/t-w/pageblocks" "$ROOT/zones" >/dev/null
+		tell zones "del t-w"
+	done 2>/dev/null
+}
+
+accepted() {
+	grep -c "^$1" "$WORK"/accepted
+}
+
+at_once() {
+	JOBS=
+	for i in $(seq $WRITERS); do
+		writer "$1" >"$WORK/writer$i" &
+		JOBS="$JOBS $!"
+	done
+	wait $JOBS
+	JOBS=
+	cat "$WORK"/writer* >"$WORK/accepted"
+	holds "zones added" "$(accepted add)" -gt 3 && holds "runs" "$(accepted workload)" -gt 3 &&
+		holds "zones added at a time" $(($(accepted add) - $(accepted del))) -ge 0 &&
+		holds "zones added at a time" $(($(accepted add) - $(accepted del))) -le 1 || return 1
+	# The last one to remove it may have come during a run.
+	if [ "$(accepted add)" = "$(accepted del)" ]; then
+		add t-w policy="$1" size=16M || return 1
+	fi
+	[ "$1" = stock ] || settled t-w && del t-w
+}
+
+begin 7 cpus=4 mib=500
+
+check "memory can be measured" remember_memory
+for policy in $ALL_POLICIES; do
+	check "$policy: $WRITERS writers at once" at_once $policy
+done
+check "memory is given back" memory_is_back
+finish
