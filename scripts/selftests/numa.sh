@@ -52,10 +52,11 @@ stock_on_node() {
 			$(($(allocated_for_others) - before)) -ge 100000
 }
 
-# More than the node has, though the other has it: refused, and nothing kept.
+# More than the node has, though the other has ranges of that size: refused, and nothing
+# kept.
 strict() {
 	before="$(free_on 0) $(free_on 1)"
-	refused ENOMEM "on node 1" zones "add t-n policy=$1 size=2G ranges=4 node=1" &&
+	refused ENOMEM "on node 1" zones "add t-n policy=$1 size=1536M ranges=24 node=1" &&
 		same "zones left" "" "$(own_zones)" || return 1
 	echo 1 2>/dev/null >/proc/sys/vm/stat_refresh
 	set -- $before "$(free_on 0)" "$(free_on 1)"
