@@ -140,9 +140,9 @@ impl ZoneSpec {
     }
 
     /// Pages of each range.
-    pub const fn range_pages(&self) -> u32 {
-        // CAST: `ranges` is at most `MAX_RANGES`.
-        self.pages() / self.ranges as u32
+    pub fn range_pages(&self) -> u32 {
+        // CAST: `ranges` is at most `MAX_RANGES`, and 1 at least.
+        self.pages() / (self.ranges as u32).max(1)
     }
 }
 

@@ -6,7 +6,10 @@
 //! `Drop` and nowhere else, as many as were taken. It never looks at `struct page` in between.
 
 use crate::mm::{platform::Array, types::PageIdx};
-use core::ptr::NonNull;
+use core::{
+    num::NonZeroU32,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     current,
@@ -145,8 +148,8 @@ impl Ranges {
     pub(crate) fn addresses(&self, base: impl Fn(usize) -> PageIdx) -> Result<Addresses> {
         let nr = self.0.len();
         let pages = self.0.first().ok_or(EINVAL)?.pages;
-        let stride = if nr > 1 { base(1).0 } else { pages };
-        if stride < pages || (0..nr).any(|i| base(i).idx() != i * stride as usize) {
+        let stride = NonZeroU32::new(if nr > 1 { base(1).0 } else { pages }).ok_or(EINVAL)?;
+        if stride.get() < pages || (0..nr).any(|i| base(i).idx() != i * stride.get() as usize) {
             return Err(EINVAL);
         }
         let starts = Array::new(nr, |i| {
@@ -170,7 +173,7 @@ pub(crate) struct Addresses {
     #[cfg(CONFIG_KASAN_GENERIC)]
     pages: u32,
     /// Distance between the first pages of two ranges in the index space.
-    stride: u32,
+    stride: NonZeroU32,
 }
 
 impl Addresses {
@@ -179,7 +182,7 @@ impl Addresses {
     pub(crate) fn of(&self, page: PageIdx) -> *mut u8 {
         let range = page.0 / self.stride;
         let start = self.starts[range as usize];
-        let offset = (page.0 - range * self.stride) as usize * PAGE_SIZE;
+        let offset = (page.0 - range * self.stride.get()) as usize * PAGE_SIZE;
         (start + offset) as *mut u8
     }
 
@@ -188,7 +191,7 @@ impl Addresses {
     #[cfg(CONFIG_KASAN_GENERIC)]
     pub(crate) fn within(&self, page: PageIdx, last: u64) -> Option<*mut u8> {
         let begin = page.0 % self.stride;
-        let known = page.idx() / (self.stride as usize) < self.starts.len();
+        let known = ((page.0 / self.stride) as usize) < self.starts.len();
         let inside = last - u64::from(page.0 - begin) < u64::from(self.pages);
         (known && inside).then(|| self.of(page))
     }

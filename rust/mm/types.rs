@@ -117,7 +117,7 @@ impl PageIdx {
     /// order `max`. `nr` is not 0.
     pub fn largest_chunk(self, nr: u32, max: Order) -> Order {
         // CAST: both are at most 32.
-        let order = self.0.trailing_zeros().min(nr.ilog2()) as u8;
+        let order = self.0.trailing_zeros().min((nr | 1).ilog2()) as u8;
         Order(order.min(max.0))
     }
 

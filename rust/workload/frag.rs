@@ -268,7 +268,8 @@ impl<P: Copy> Keeper<P> {
     {
         let share = worker.plan.share(worker.nr) / LEVELS.len() as u64;
         for (level, fill) in LEVELS.iter().enumerate() {
-            let pages = worker.plan.zone_pages() * fill / 100 / worker.plan.nr_workers() as u64;
+            let pages =
+                worker.plan.zone_pages() * fill / 100 / worker.plan.nr_workers().max(1) as u64;
             self.fill(worker, pages);
             self.churn(worker, pages, share);
             // Nobody hands anything over any more; then everything is freed that was.

@@ -42,8 +42,8 @@ where
 {
     let rings = worker.plan.rings();
     let nr_out = rings.topology.nr_out(from);
-    for batch in 0.. {
-        let ring = rings.topology.out(from, batch % nr_out);
+    for i in (0..nr_out).cycle() {
+        let ring = rings.topology.out(from, i);
         make_room(worker, ring, freer);
         match fill(worker, ring) {
             Filled::Full => {}

@@ -62,7 +62,10 @@ use crate::mm::{
     },
     PageAllocator, //
 };
-use core::fmt;
+use core::{
+    fmt,
+    num::NonZeroU64, //
+};
 
 /// Working set of a CPU that is told none, in pages: 64 MiB.
 const DEFAULT_PAGES: u64 = 16384;
@@ -138,7 +141,7 @@ pub struct Plan {
     set_chunks: u64,
     /// Sets that a worker builds in a repetition, or `u64::MAX`.
     rounds: u64,
-    nr_allocators: u64,
+    nr_allocators: NonZeroU64,
     barrier: Barrier,
     /// Whether the run ends early.
     stopped: AtomicU32,
@@ -178,9 +181,10 @@ impl Plan {
             return Err(PlanError::Pages(zone_pages));
         }
         let seats = seats(spec)?;
-        let nr = seats.len();
+        // At least one of each there is; saying so leaves no division that could panic.
+        let nr = seats.len().max(1);
         let topology = topology(spec, nr);
-        let mean = spec.order.mean_pages();
+        let mean = spec.order.mean_pages().max(1);
 
         // Half of the zone at most for what is on the way, half for what CPUs hold.
         let fair = zone_pages / 2 / mean / topology.rings().max(1) as u64;
@@ -201,7 +205,8 @@ impl Plan {
             Workload::Frag => (fair / 64).clamp(1, MAX_RING),
             _ => fair.min(MAX_RING),
         };
-        let nr_allocators = spec.alloc_cpus().len() as u64;
+        let nr_allocators =
+            NonZeroU64::new(spec.alloc_cpus().len() as u64).unwrap_or(NonZeroU64::MIN);
         let same_order = spec.order.lo == spec.order.hi;
         let alike = (same_order && !spec.verify).then_some(spec.order.lo);
         let segments = match spec.workload {
@@ -220,7 +225,7 @@ impl Plan {
             set_pages,
             set_chunks,
             rounds: match spec.amount {
-                Amount::Ops(ops) => ops.div_ceil(nr_allocators).div_ceil(set_chunks),
+                Amount::Ops(ops) => ops.div_ceil(nr_allocators.get()).div_ceil(set_chunks),
                 Amount::Ms(_) => u64::MAX,
                 Amount::Round => 1,
             },

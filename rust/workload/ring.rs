@@ -70,7 +70,7 @@ impl Topology {
     pub(super) fn nr_out(self, from: usize) -> usize {
         match self {
             Topology::None => 0,
-            Topology::Pairs { allocators, .. } => (self.rings() - from).div_ceil(allocators),
+            Topology::Pairs { allocators, .. } => (self.rings() - from).div_ceil(allocators.max(1)),
             Topology::Neighbours { distance, .. } => distance,
         }
     }
@@ -88,7 +88,7 @@ impl Topology {
     pub(super) fn nr_in(self, to: usize) -> usize {
         match self {
             Topology::None => 0,
-            Topology::Pairs { freers, .. } => (self.rings() - to).div_ceil(freers),
+            Topology::Pairs { freers, .. } => (self.rings() - to).div_ceil(freers.max(1)),
             Topology::Neighbours { distance, .. } => distance,
         }
     }
@@ -99,7 +99,8 @@ impl Topology {
             Topology::None => i,
             Topology::Pairs { freers, .. } => to + i * freers,
             Topology::Neighbours { workers, .. } => {
-                i * workers + (to + workers - (i + 1)) % workers
+                let from = to.checked_sub(i + 1).unwrap_or(to + workers - (i + 1));
+                i * workers + from
             }
         }
     }

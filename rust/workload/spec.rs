@@ -118,7 +118,7 @@ impl OrderRange {
     /// Mean number of pages of a chunk, rounded down.
     pub fn mean_pages(self) -> u64 {
         let sum: u64 = self.lo.upto(self.hi).map(|o| u64::from(o.pages())).sum();
-        sum / u64::from(self.hi.get() - self.lo.get() + 1)
+        sum / (u64::from(self.hi.get() - self.lo.get()) + 1)
     }
 }
 

@@ -76,7 +76,7 @@ impl Economy {
         let block_order = Order::new(config.block_order);
         let align = range_align(config, block_order);
         let blocks_spanned =
-            |pages: u32| u64::from((pages >> block_order.get()).next_multiple_of(align));
+            |pages: u32| u64::from((pages >> block_order.get()).next_multiple_of(align.max(1)));
         let (mut nr_blocks, mut managed_pages) = (0, 0);
         for &pages in config.range_pages {
             if pages == 0 || pages % block_order.pages() != 0 {

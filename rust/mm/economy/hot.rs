@@ -39,7 +39,7 @@ type Ends = [[AtomicU32; NR_ORDERS]; NR_PCP_TYPES];
 impl Hot {
     /// For CPUs that share that many pages.
     pub(super) fn new(nr_cpus: u32, pages: u64) -> Result<Hot> {
-        let share = pages / u64::from(nr_cpus) / PAGES_PER_PLACE;
+        let share = pages / u64::from(nr_cpus.max(1)) / PAGES_PER_PLACE;
         // CAST: at most `DEPTH_MAX`.
         let depth = 1 << share.clamp(DEPTH_MIN.into(), DEPTH_MAX.into()).ilog2();
         let mut place = 0;
