@@ -11,7 +11,7 @@ use super::{
     blocks::{Blocks, Holder, Tag, MAX_SETS},
     hot::Hot,
     pending::Pending,
-    set::{Held, Set},
+    set::Set,
     zone::{Zone, GROUP_ORDER},
     Economy,
 };
@@ -379,16 +379,6 @@ impl Economy {
             }
         }
         None
-    }
-
-    /// Enters the own set, waiting for who has seized it. Task context.
-    fn enter_waiting(&self, cpu: CpuIdx) -> Held<'_> {
-        loop {
-            if let Some(own) = self.enter(cpu) {
-                return own;
-            }
-            relax();
-        }
     }
 
     /// Allocates a run of blocks from the zone.

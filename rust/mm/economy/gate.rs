@@ -8,7 +8,9 @@
 //! sees `seized`: the asymmetric form of Dekker's algorithm; compare `membarrier(2)`.
 //!
 //! A CPU that finds its set seized or, in an interrupt, busy does not wait: it frees through the remote
-//! path and allocates from the shared set.
+//! path and allocates from the shared set. Where it has to get in it says so in `waiting`, and nobody
+//! seizes the set before it has: a thief that comes again and again needs less time than the
+//! interrupt with which it stops the owner, and could keep it out for seconds.
 
 use crate::mm::{
     platform::{barrier_heavy, barrier_light, pin, relax, AtomicU32, Pinned},
@@ -19,6 +21,7 @@ use crate::mm::{
 pub(super) struct Gate {
     busy: AtomicU32,
     seized: AtomicU32,
+    waiting: AtomicU32,
 }
 
 /// The CPU is inside its set, with nobody else, until this is dropped.
@@ -53,6 +56,7 @@ impl Gate {
         Gate {
             busy: AtomicU32::new(0),
             seized: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
         }
     }
 
@@ -73,11 +77,27 @@ impl Gate {
         (self.seized.load_acquire() == 0).then_some(inside)
     }
 
+    /// The same for who has to: waits for who has seized the set, but for nobody who comes later. Task
+    /// context.
+    pub(super) fn enter_waiting(&self) -> Inside<'_> {
+        let _pinned = pin();
+        loop {
+            if let Some(inside) = self.enter() {
+                self.waiting.store(0);
+                return inside;
+            }
+            self.waiting.store(1);
+            while self.seized.load() != 0 {
+                relax();
+            }
+        }
+    }
+
     /// Enters the set of `owner`, another CPU, and keeps it out. Task context; waits for the moment that
-    /// the CPU may be inside. `None` if somebody else has seized it.
+    /// the CPU may be inside. `None` if somebody else has seized it, or the owner waits for that.
     pub(super) fn seize(&self, owner: CpuIdx) -> Option<Seized<'_>> {
         let _pinned = pin();
-        if self.seized.cmpxchg(0, 1).is_err() {
+        if self.waiting.load() != 0 || self.seized.cmpxchg(0, 1).is_err() {
             return None;
         }
         let seized = Seized {
@@ -95,6 +115,34 @@ impl Gate {
     #[cfg(all(test, loom))]
     pub(super) fn is_free(&self) -> bool {
         self.busy.load() == 0 && self.seized.load() == 0
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn an_owner_that_waits_is_in_before_thieves_that_come_later() {
+        for _ in 0..200 {
+            let gate = Gate::new();
+            let been_in = AtomicU32::new(0);
+            let seized = gate.seize(CpuIdx(0));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _inside = gate.enter_waiting();
+                    been_in.store_release(1);
+                });
+                while gate.waiting.load() == 0 {
+                    relax();
+                }
+                drop(seized);
+                if let Some(_again) = gate.seize(CpuIdx(0)) {
+                    assert_eq!(been_in.load_acquire(), 1);
+                }
+            });
+        }
     }
 }
 
@@ -155,6 +203,14 @@ mod models {
     #[test]
     fn owner_and_thief_are_never_inside_together() {
         alone(Gate::enter, |gate| gate.seize(CpuIdx(0)));
+    }
+
+    #[test]
+    fn an_owner_that_waits_gets_in_alone() {
+        alone(
+            |gate| Some(gate.enter_waiting()),
+            |gate| gate.seize(CpuIdx(0)),
+        );
     }
 
     #[test]

@@ -160,20 +160,28 @@ impl Economy {
     /// Enters the set of the calling CPU; `None` if it is seized, or busy below this interrupt.
     #[inline(always)]
     pub(super) fn enter_quick(&self, cpu: CpuIdx) -> Option<Busy<'_>> {
-        let set: &Set = &self.sets[cpu.idx()];
-        let _inside = set.gate.enter()?;
-        let (eco, id) = (self, cpu.0);
-        Some(Busy {
-            eco,
-            set,
-            id,
-            _inside,
-        })
+        Some(self.busy(cpu, self.sets[cpu.idx()].gate.enter()?))
+    }
+
+    #[inline(always)]
+    fn busy<'a>(&'a self, cpu: CpuIdx, inside: Inside<'a>) -> Busy<'a> {
+        Busy {
+            eco: self,
+            set: &self.sets[cpu.idx()],
+            id: cpu.0,
+            _inside: inside,
+        }
     }
 
     /// The same, for more than a single page.
     pub(super) fn enter(&self, cpu: CpuIdx) -> Option<Held<'_>> {
         Some(self.held(cpu, self.enter_quick(cpu)?))
+    }
+
+    /// The same, waiting for who has seized the set. Task context.
+    pub(super) fn enter_waiting(&self, cpu: CpuIdx) -> Held<'_> {
+        let inside = self.sets[cpu.idx()].gate.enter_waiting();
+        self.held(cpu, self.busy(cpu, inside))
     }
 
     /// The set of the calling CPU, which it has entered.
@@ -188,7 +196,7 @@ impl Economy {
     }
 
     /// Enters the set of another CPU and keeps that CPU out. Task context; waits for the moment that
-    /// the CPU may be inside. `None` if somebody else has seized it.
+    /// the CPU may be inside. `None` if somebody else has seized it, or it waits to get in.
     pub(super) fn seize(&self, cpu: CpuIdx, victim: CpuIdx) -> Option<Held<'_>> {
         let set: &Set = &self.sets[victim.idx()];
         let seized = set.gate.seize(victim)?;
