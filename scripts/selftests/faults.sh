@@ -76,7 +76,7 @@ add_each() { POLICY=$1; each_failing added adding && refused_sometimes; }
 run_each() {
 	POLICY=$1
 	add t-f policy=$1 size=4M || return 1
-	for WORKLOAD in stress rand bulk fanout; do
+	for WORKLOAD in stress "rand context=hardirq" bulk fanout; do
 		each_failing ran running && refused_sometimes || return 1
 	done
 	run t-f "stress cpus=0-1 ops=1000 order=0-2" && del t-f
