@@ -137,7 +137,9 @@ impl Residence {
     /// The CPU that the thread is on.
     #[inline]
     pub(crate) fn at(&self) -> CpuIdx {
-        CpuIdx(self.at.load())
+        let at = CpuIdx(self.at.load());
+        debug_assert!(at == this(), "a worker is not where it believes to be");
+        at
     }
 
     /// To be called now and then, by the thread that lives here, in task context with no lock held.

@@ -43,11 +43,15 @@ def run(kernel_name, cpus, minutes, seed, actions, log):
     verdict, _, _ = text.partition("\n# [")
     problem = None
     if status != 0:
-        problem = verdict.strip() or f"the guest ended with status {status}"
+        problem = verdict.strip() or f"the guest ended with status {status}: {_complaint(console)}"
     elif kernel_name in PLANTED_KERNELS:
         problem = kernel_log.problem_of_planted(text)
     else:
-        problem = kernel_log.complaint(console.read_text(encoding="utf-8", errors="replace"))
+        problem = _complaint(console)
     if problem:
         raise Failed(f"soak: {problem}\nThe whole log: {log}, {console}\nAgain: {repeat}")
     return f"{verdict.strip()} (seed {seed})"
+
+
+def _complaint(console):
+    return kernel_log.complaint(console.read_text(encoding="utf-8", errors="replace"))

@@ -51,7 +51,7 @@ def command(args):
         job.write_text(_job(args.words, insmod, lines, user_cpus), encoding="utf-8")
         parameters += ["ro", f"init={SCRIPTS / 'vm-init.sh'}", f"pcpb_job={job}",
                        # Warnings and worse on the console, and no chatter.
-                       "quiet", "loglevel=5", "panic=-1", *args.append]
+                       "quiet", "loglevel=5", "oops=panic", "panic=-1", *args.append]
         return _run(lambda fds: program(fds, parameters), mem_bytes, args.timeout)
 
 
