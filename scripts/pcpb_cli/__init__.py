@@ -10,7 +10,11 @@ Read in this order; a module uses only those above it:
     setup      all of the above, only where something is missing
     module     building pcp_buddy.ko
     vm         booting a kernel and running one command in it
+    kernel_log what a kernel says of bugs, also of planted ones
+    fuzz       fuzzing commands and allocators on this machine
+    soak       everything at random in a guest
     test       the test run
+    plant      planting bugs, to see the tests find them
     records    what a benchmark has measured; medians and ratios of it
     findings   what that says, in words
     chart      plots as SVG

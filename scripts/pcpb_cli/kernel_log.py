@@ -7,7 +7,8 @@ MODULE_LOADED = "pcp_buddy: loading out-of-tree module"
 
 # What a kernel writes when something is wrong.
 SPLAT = re.compile(r"WARNING:|BUG:|KASAN|KFENCE:|UBSAN:|possible circular|INFO: |Oops|(?<!=)panic(?!=)"
-                   r"|Call Trace|bad unlock balance|rust_kernel: panicked|DEBUG_LOCKS_WARN")
+                   r"|Call Trace|bad unlock balance|rust_kernel: panicked|DEBUG_LOCKS_WARN"
+                   r"|kmemleak")
 
 # What it says of the planted bugs, and how often, between these two lines.
 PLANTED_FROM, PLANTED_TO = "planted bugs from here", "planted bugs to here"

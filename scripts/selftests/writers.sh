@@ -48,7 +48,7 @@ at_once() {
 	if [ "$(accepted add)" = "$(accepted del)" ]; then
 		add t-w policy="$1" size=16M || return 1
 	fi
-	[ "$1" = stock ] || settled t-w && del t-w
+	settled t-w && del t-w
 }
 
 begin 7 cpus=4 mib=500
