@@ -68,9 +68,9 @@ impl ListPolicy {
 pub struct Config<'a> {
     /// How sets refill, merge and drain.
     pub policy: ListPolicy,
-    /// Pages of each range; multiples of the pageblock size. The first page of each range is
-    /// physically aligned to at least `2^MAX_ORDER` pages, or to the range's size rounded up to a
-    /// power of two where that is less.
+    /// Pages of each range; multiples of the pageblock size, and in memory powers of two or multiples
+    /// of `2^MAX_ORDER`. The first page of each range is physically aligned to the largest power of two
+    /// that divides its size, as `alloc_contig_pages()` has it; no policy may count on more.
     pub range_pages: &'a [u32],
     /// Pageblock order, within [`types::BLOCK_ORDERS`].
     pub block_order: u8,

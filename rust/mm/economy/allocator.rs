@@ -2,9 +2,9 @@
 
 //! Which set, the zone, or whose blocks serve a request.
 //!
-//! Order of an allocation: the own set and the zone, the shared set, then in task context the other
-//! sets, upwards from this CPU: half of the whole blocks of the first that has any, else one partial
-//! block, the emptiest, same type first. Only the CPU that has what is needed is disturbed.
+//! Order of an allocation: the own set and the zone, the shared set, then in task context whatever block
+//! of whichever set has what is needed ([`steal`](super::steal)). A request in task context is refused
+//! only if there is no such block.
 
 use super::{
     bits::WORD_ORDER,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::mm::{
     lock::{CountedLocks, Locks},
-    platform::{pin, relax, Array, AtomicU64, CachePadded, LockClass},
+    platform::{Array, AtomicU64, CachePadded, LockClass},
     stats::{Event, Stats},
     types::{
         BlockIdx,
@@ -29,7 +29,8 @@ use crate::mm::{
         PageIdx,
         Result,
         BLOCK_ORDERS,
-        MAX_ORDER, //
+        MAX_ORDER,
+        TOP_ORDER, //
     },
     Config, Hotplug, PageAllocator, Report,
 };
@@ -43,18 +44,16 @@ const HIGH_FRACTION: u64 = 4;
 /// Runs up to this order lie in one word of the bitmaps, and have a short way in and out.
 const WORD: Order = Order::new(WORD_ORDER);
 
-/// Alignment, in blocks, of all ranges in the index space. No aligned run of that many blocks or fewer
-/// reaches from one range into the next, which is adjacent in the index space only; so this is also
-/// the largest run.
-fn range_align(config: &Config<'_>, block_order: Order) -> u32 {
-    let longest = config.range_pages.iter().max().copied().unwrap_or(0);
-    // CAST: at most a group.
-    u64::from(longest >> block_order.get())
-        .next_power_of_two()
-        .max(u64::from(
-            Order::new(MAX_ORDER).pages() >> block_order.get(),
-        ))
-        .min(u64::from(GROUP_ORDER.pages())) as u32
+/// The largest order that is served: every range is aligned in memory to the largest power of two that
+/// divides its size, and no run crosses a group. Ranges are aligned as much in the index space, so that no
+/// aligned run reaches from one into the next, which is adjacent there only.
+fn max_order(config: &Config<'_>, block_order: Order) -> Order {
+    let dividing = |pages: &u32| pages.trailing_zeros().min(TOP_ORDER.into());
+    let common = config.range_pages.iter().map(dividing).min().unwrap_or(0);
+    // CAST: at most `TOP_ORDER`.
+    let served = (common as u8).min(block_order.get() + GROUP_ORDER.get());
+    // Ranges that are smaller have no run of that order.
+    Order::new(served.max(MAX_ORDER))
 }
 
 impl Economy {
@@ -74,9 +73,10 @@ impl Economy {
             return Err(Error::Invalid);
         }
         let block_order = Order::new(config.block_order);
-        let align = range_align(config, block_order);
+        let max_order = max_order(config, block_order);
+        let align = max_order.pages() >> block_order.get();
         let blocks_spanned =
-            |pages: u32| u64::from((pages >> block_order.get()).next_multiple_of(align.max(1)));
+            |pages: u32| u64::from((pages >> block_order.get()).next_multiple_of(align));
         let (mut nr_blocks, mut managed_pages) = (0, 0);
         for &pages in config.range_pages {
             if pages == 0 || pages % block_order.pages() != 0 {
@@ -110,7 +110,7 @@ impl Economy {
             stats: Stats::new(config.nr_cpus as usize)?,
             range_bases,
             managed_pages,
-            max_order: Order::fitting(align << block_order.get()),
+            max_order,
             batch: (config.batch.unwrap_or(0) >> block_order.get()).max(1),
             // CAST: no more than the blocks of the zone.
             high: config
@@ -203,7 +203,14 @@ impl Economy {
         // Remote bits that are set already are seen by the atomic operation, and counted there.
         let freed = owner != cpu.0
             && !self.blocks.any_local_in_word(page, order)
-            && (self.pending).free_in_word(&self.blocks, block, owner, page, order);
+            && (self.pending).free_in_word(
+                &self.blocks,
+                block,
+                owner,
+                page,
+                order,
+                self.stray(cpu),
+            );
         if freed {
             self.stats.inc(cpu, Event::RemoteFree);
             self.stats.free(cpu, mt, order);
@@ -296,7 +303,11 @@ impl Economy {
         let page = if order > self.blocks.order() {
             self.alloc_blocks(cpu, order, mt, ctx)
         } else {
-            let own = self.enter(cpu).and_then(|own| own.alloc(order, mt));
+            // Left again before anything else is tried.
+            let own = match ctx {
+                Context::Task => self.enter_waiting(cpu).alloc(order, mt),
+                _ => self.enter(cpu).and_then(|own| own.alloc(order, mt)),
+            };
             own.or_else(|| self.alloc_shared(cpu, order, mt))
                 .or_else(|| match ctx {
                     Context::Task => self.steal(cpu, order, mt),
@@ -333,55 +344,22 @@ impl Economy {
         self.sets.len() as u32 - 1
     }
 
-    fn nr_cpus(&self) -> u32 {
-        self.shared_id()
-    }
-
     fn alloc_shared(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+        if self.zone.nr_free() == 0 && !self.shared_looks_stocked() {
+            return None;
+        }
         let page = self.enter_shared(cpu).alloc(order, mt)?;
         self.stats.inc(cpu, Event::SharedAlloc);
         Some(page)
     }
 
-    /// The other CPUs, upwards from `cpu`.
-    fn others(&self, cpu: CpuIdx) -> impl Iterator<Item = CpuIdx> {
-        let nr_cpus = self.nr_cpus();
-        (1..nr_cpus).map(move |i| CpuIdx((cpu.0 + i) % nr_cpus))
+    /// Whether the shared set looks as if it had anything free.
+    fn shared_looks_stocked(&self) -> bool {
+        let id = self.shared_id();
+        self.sets[id as usize].looks_stocked(&self.blocks) || !self.pending.is_empty(id)
     }
 
-    /// Serves a request from blocks of other CPUs. Task context.
-    #[cold]
-    fn steal(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
-        // Blocks on their way belong to this CPU's set: nobody may declare it dead meanwhile.
-        let _pinned = pin();
-        for victim in self.others(cpu) {
-            let set = &self.sets[victim.idx()];
-            if !set.looks_stocked(&self.blocks) && self.pending.is_empty(victim.0) {
-                continue;
-            }
-            let Some(held) = self.seize(cpu, victim) else {
-                continue;
-            };
-            let stolen = held.give_up(order, mt, cpu.0);
-            drop(held);
-            if !stolen.is_empty() {
-                self.stats.inc(cpu, Event::Steal);
-                let nr = stolen.iter().count() as u64;
-                self.stats.add(cpu, Event::StealBlocks, nr);
-            } else if self.zone.nr_free() == 0 {
-                // Else taking in its remote frees made the victim give blocks to the zone.
-                continue;
-            }
-            let own = self.enter_waiting(cpu);
-            own.adopt(&stolen);
-            if let Some(page) = own.alloc(order, mt) {
-                return Some(page);
-            }
-        }
-        None
-    }
-
-    /// Allocates a run of blocks from the zone.
+    /// Allocates a run of blocks: from the zone, or from wherever they are.
     fn alloc_blocks(
         &self,
         cpu: CpuIdx,
@@ -389,55 +367,40 @@ impl Economy {
         mt: Migratetype,
         ctx: Context,
     ) -> Option<PageIdx> {
-        if let Some(page) = self.take_blocks(cpu, order, mt) {
-            return Some(page);
-        }
-        // The missing blocks may be on the sets: whole ones go back, one set after the other.
-        self.drain_shared(cpu);
-        let own = self.enter(cpu).is_some_and(|own| own.flush());
-        if own {
-            if let Some(page) = self.take_blocks(cpu, order, mt) {
-                return Some(page);
+        let nr = Order::new(order.get() - self.blocks.order().get());
+        self.take_blocks(cpu, nr, mt, None).or_else(|| match ctx {
+            Context::Task => self.gather(cpu, nr, mt),
+            _ => {
+                // The missing blocks may be on this CPU's own set.
+                self.enter(cpu)?.flush();
+                self.take_blocks(cpu, nr, mt, None)
             }
-        }
-        if ctx != Context::Task {
-            return None;
-        }
-        self.others(cpu).find_map(|victim| {
-            let set = &self.sets[victim.idx()];
-            if !set.looks_stocked(&self.blocks) && self.pending.is_empty(victim.0) {
-                return None;
-            }
-            let flushed = self.seize(cpu, victim)?.flush();
-            if !flushed {
-                return None;
-            }
-            self.stats.inc(cpu, Event::TargetedDrain);
-            self.take_blocks(cpu, order, mt)
         })
     }
 
-    fn take_blocks(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
-        let nr = Order::new(order.get() - self.blocks.order().get());
+    /// Takes a run of `2^nr` blocks from the zone: the one that begins with `first`, or any.
+    pub(super) fn take_blocks(
+        &self,
+        cpu: CpuIdx,
+        nr: Order,
+        mt: Migratetype,
+        first: Option<BlockIdx>,
+    ) -> Option<PageIdx> {
         if self.zone.nr_free() < u64::from(nr.pages()) {
             return None;
         }
         let mut zone = self.zone.lock();
-        let first = zone.take_run(nr, mt == Migratetype::Movable)?;
+        let first = match first {
+            Some(first) => zone.take_run_at(first, nr).then_some(first),
+            None => zone.take_run(nr, mt == Migratetype::Movable),
+        }?;
         for block in (first.0..first.0 + nr.pages()).map(BlockIdx) {
-            self.blocks.set_holder(block, Holder::Given);
+            let (holder, cma) = (Holder::Given, self.blocks.tag(block).cma);
+            self.blocks.set_tag(block, Tag { holder, mt, cma });
         }
         drop(zone);
         self.stats.inc(cpu, Event::ZoneAlloc);
         Some(self.blocks.page(first, 0))
-    }
-
-    fn drain_shared(&self, cpu: CpuIdx) {
-        if self.sets[self.shared_id() as usize].looks_stocked(&self.blocks)
-            || !self.pending.is_empty(self.shared_id())
-        {
-            self.enter_shared(cpu).flush();
-        }
     }
 
     /// Frees a run into the block of a set.
@@ -479,7 +442,8 @@ impl Economy {
             return Err(Error::DoubleFree);
         }
         self.stats.inc(cpu, Event::RemoteFree);
-        match self.pending.free(&self.blocks, block, owner, bit, order) {
+        let stray = self.stray(cpu);
+        match (self.pending).free(&self.blocks, block, owner, bit, order, stray) {
             true => Ok(()),
             false => Err(Error::DoubleFree),
         }
@@ -545,13 +509,7 @@ impl Economy {
 impl Hotplug for Economy {
     /// Hands the blocks of the CPU to the shared set. Pages of them that are freed later follow.
     fn cpu_dead(&self, cpu: CpuIdx, dead: CpuIdx) {
-        let held = loop {
-            if let Some(held) = self.seize(cpu, dead) {
-                break held;
-            }
-            relax();
-        };
-        held.bequeath(&self.enter_shared(cpu));
+        self.move_to_shared(cpu, dead);
     }
 
     /// There is nothing to undo.
@@ -606,12 +564,10 @@ impl PageAllocator for Economy {
     }
 
     fn drain(&self, cpu: CpuIdx, target: CpuIdx) {
-        if target == cpu {
-            self.enter_waiting(cpu).flush();
-        } else if let Some(held) = self.seize(cpu, target) {
-            held.flush();
+        self.flush_set(cpu, target.0);
+        if self.shared_looks_stocked() {
+            self.flush_set(cpu, self.shared_id());
         }
-        self.drain_shared(cpu);
     }
 
     fn max_order(&self) -> Order {

@@ -117,8 +117,7 @@ impl Economy {
 
     /// Frees pages of word `w` of all words, none of which was free a moment ago, in a block of set
     /// `owner`. `own` is the set of this CPU, if it is inside: what that owns, it keeps meanwhile.
-    /// Returns how many there were; fewer only if another CPU has freed them at the same moment, which
-    /// only the atomic operation sees.
+    /// Returns how many there were; fewer only if somebody else has freed them at the same moment.
     #[inline]
     fn free_pages(
         &self,
@@ -129,12 +128,10 @@ impl Economy {
         mask: u64,
     ) -> u64 {
         let twice = match own {
-            Some(own) if owner == cpu.0 => {
-                own.free_pages(w, mask);
-                0
-            }
+            Some(own) if owner == cpu.0 => own.free_pages(w, mask),
             _ => {
-                let twice = self.pending.free_pages(&self.blocks, owner, w, mask);
+                let stray = self.stray(cpu);
+                let twice = (self.pending).free_pages(&self.blocks, owner, w, mask, stray);
                 let fresh = (mask & !twice).count_ones();
                 self.stats.add(cpu, Event::RemoteFree, fresh.into());
                 twice

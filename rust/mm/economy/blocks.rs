@@ -292,6 +292,7 @@ impl Blocks {
         for word in &self.local[first..first + self.words_per_block()] {
             word.store(0);
         }
+        self.clear_remote(block);
         self.private[self.slot(block)].nr_free.store(0);
     }
 
@@ -374,16 +375,17 @@ impl Blocks {
         (self.local[w as usize].load() | self.remote[w as usize].load()) & mask != 0
     }
 
-    /// Sets the local bits of pages of word `w` of all words, none of which is set. By the holder of the
-    /// set. Returns how many local bits of the block are set now.
+    /// Sets the local bits of pages of word `w` of all words. By the holder of the set. Returns how many
+    /// local bits of the block are set now, and those of the pages that were free before.
     #[inline]
-    pub(super) fn put_pages(&self, w: u32, mask: u64) -> u32 {
+    pub(super) fn put_pages(&self, w: u32, mask: u64) -> (u32, u64) {
         let word = &self.local[w as usize];
-        word.store(word.load() | mask);
+        let bits = word.load();
+        word.store(bits | mask);
         let nr_free = &self.private[self.slot(self.block_of_word(w))].nr_free;
-        let now = nr_free.load().wrapping_add(mask.count_ones());
+        let now = nr_free.load().wrapping_add((mask & !bits).count_ones());
         nr_free.store(now);
-        now
+        (now, mask & bits)
     }
 
     /// Sets the remote bits of pages of word `w` of all words. From anywhere. Returns those that were
@@ -515,38 +517,49 @@ impl Blocks {
         self.local[page.idx() >> WORD_ORDER].load() & mask != 0
     }
 
-    /// Sets the remote bits of a run of `2^order` pages, `order` at most 6. From anywhere. Returns false
-    /// if one was set already.
+    /// Sets the remote bits of a run of `2^order` pages, `order` at most 6. From anywhere. Returns false,
+    /// with nothing changed, if one was set already.
     #[inline(always)]
     #[must_use]
     pub(super) fn put_remote_in_word(&self, page: PageIdx, order: Order) -> bool {
+        let word = &self.remote[page.idx() >> WORD_ORDER];
         let mask = run_mask(page.0 % 64, order);
-        self.remote[page.idx() >> WORD_ORDER].or(mask) & mask == 0
+        if order == Order::ZERO {
+            // Asked at once, the machine sets and tests the bit in one go.
+            return word.or(mask) & mask == 0;
+        }
+        put_all(word, mask)
     }
 
     /// Sets the remote bits of a run. From anywhere. Returns false if one was set already: a double
-    /// free by two CPUs at once, which only the atomic operation sees.
+    /// free by two CPUs at once, which only the atomic operation sees. Nothing has changed then, unless
+    /// the other one has freed a part of the run only: what comes before that part is free.
     #[inline]
     #[must_use]
     pub(super) fn put_remote(&self, block: BlockIdx, bit: u32, order: Order) -> bool {
         let first = self.first_word(block);
-        run_words(bit, order).all(|(w, mask)| self.remote[first + w].or(mask) & mask == 0)
+        run_words(bit, order).all(|(w, mask)| put_all(&self.remote[first + w], mask))
     }
 
     /// Moves the remote bits of a block to the local ones, and shows them by words, each with its first
     /// page. By the holder of its set. Returns the number of pages, and how many of them were free locally
     /// already: freed twice.
+    ///
+    /// At every moment a free page has one of its bits set at least, so that who looks from outside
+    /// ([`Blocks::free_word`]) sees it.
     pub(super) fn absorb(&self, block: BlockIdx, mut each: impl FnMut(PageIdx, u64)) -> (u32, u32) {
         let first = self.first_word(block);
         let (mut absorbed, mut twice) = (0, 0);
         for w in first..first + self.words_per_block() {
-            if self.remote[w].load() == 0 {
+            let bits = self.remote[w].load();
+            if bits == 0 {
                 continue;
             }
-            // ORDERING: sees what the freers did with the pages before they freed them.
-            let bits = self.remote[w].swap(0);
             let local = self.local[w].load();
             self.local[w].store(local | bits);
+            // ORDERING: sees what the freers did with the pages before they freed them, and comes after the
+            // local bits.
+            self.remote[w].and(!bits);
             absorbed += (bits & !local).count_ones();
             twice += (bits & local).count_ones();
             // CAST: a word for 64 pages, whose indexes fit 32 bits.
@@ -565,10 +578,33 @@ impl Blocks {
             .any(|word| word.load() != 0)
     }
 
-    /// The free pages of one word, local and remote.
+    /// The free pages of one word, local and remote. From anywhere.
     pub(super) fn free_word(&self, block: BlockIdx, w: usize) -> u64 {
         let w = self.first_word(block) + w;
-        self.local[w].load() | self.remote[w].load()
+        // ORDERING: remote before local: `absorb()` sets the local bits first.
+        let remote = self.remote[w].load_acquire();
+        remote | self.local[w].load()
+    }
+
+    /// Whether a block has an aligned run of `2^order` free pages, local or remote. A glance from outside.
+    pub(super) fn has_free_run(&self, block: BlockIdx, order: Order) -> bool {
+        let words = (0..self.words_per_block()).map(|w| self.free_word(block, w));
+        find_run(words, order).is_some()
+    }
+
+    /// Whether all pages of a block are free, locally or remotely. A glance from outside.
+    pub(super) fn is_all_free(&self, block: BlockIdx) -> bool {
+        (0..self.words_per_block()).all(|w| self.free_word(block, w) == !0)
+    }
+
+    /// Clears the remote bits of a block of which every page is free: what two CPUs have freed at the same
+    /// moment. Returns how many pages that is. By the holder of its set, or with the zone lock if it is in
+    /// the zone.
+    pub(super) fn clear_remote(&self, block: BlockIdx) -> u32 {
+        let first = self.first_word(block);
+        let words = self.remote[first..first + self.words_per_block()].iter();
+        let stale = words.filter(|word| word.load() != 0);
+        stale.map(|word| word.swap(0).count_ones()).sum()
     }
 
     /// Pages free both locally and remotely: there must be none.
@@ -587,6 +623,19 @@ impl Blocks {
             .map(|word| word.load().count_ones())
             .sum()
     }
+}
+
+/// Sets bits of a word unless one of them is set already. Returns whether it did.
+#[inline]
+fn put_all(word: &AtomicU64, mask: u64) -> bool {
+    let mut bits = word.load();
+    while bits & mask == 0 {
+        match word.cmpxchg(bits, bits | mask) {
+            Ok(_) => return true,
+            Err(now) => bits = now,
+        }
+    }
+    false
 }
 
 #[cfg(any(test, CONFIG_KUNIT))]

@@ -71,6 +71,7 @@ mod set;
 mod allocator;
 mod batch;
 mod check;
+mod steal;
 
 use self::{blocks::Blocks, hot::Hot, pending::Pending, set::Set, zone::Zone};
 use super::{
@@ -79,6 +80,10 @@ use super::{
     stats::Stats,
     types::{Order, PageIdx},
 };
+
+/// Most blocks that are handled at a stretch, with preemption or interrupts off: some microseconds.
+/// Mainline's per-CPU lists move `batch` pages at a time for the same reason.
+const STRETCH: u32 = 32;
 
 /// A zone under policy `economy`.
 pub struct Economy {

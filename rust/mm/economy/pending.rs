@@ -20,13 +20,22 @@
 //! ordered, as are C1 and C2: a push that lands on the stack of a former owner is seen either by C2 or
 //! by the freer itself in F4. So no bit is ever left without somebody who will look at it.
 //!
+//! H1 to H3 are done for a stretch of blocks at a time; the rest of the stack is put back.
+//!
 //! A block with a bit in flight cannot be whole, since that page is not local; so it cannot leave its
-//! owner for the zone meanwhile. Sources: the idea of handing whole blocks over is that of free lists
+//! owner for the zone meanwhile. Only if two CPUs free a page at the same moment, one of them its owner, the
+//! bit of the other one may come too late. Such a *stray* bit is cleared as soon as it is found, under the
+//! zone lock, and at the latest before pages of that block are given out again.
+//!
+//! Sources: the idea of handing whole blocks over is that of free lists
 //! per page in mimalloc (Leijen et al. 2019) and of message passing in snmalloc (Liétar et al. 2019).
 
-use super::blocks::{Blocks, Holder, NO_BLOCK};
+use super::{
+    blocks::{Blocks, Holder, NO_BLOCK},
+    STRETCH,
+};
 use crate::mm::{
-    platform::{mb_after_atomic, Array, AtomicU32, CachePadded},
+    platform::{mb_after_atomic, pin, Array, AtomicU32, CachePadded},
     types::{BlockIdx, Order, PageIdx, Result},
 };
 
@@ -60,12 +69,13 @@ impl Pending {
         owner: u32,
         bit: u32,
         order: Order,
+        stray: impl Fn(BlockIdx),
     ) -> bool {
         let fresh = blocks.put_remote(block, bit, order);
         // ORDERING: F1 before F2.
         mb_after_atomic();
         if blocks.pending(block).load() == 0 {
-            self.make_pending(blocks, block, owner);
+            self.make_pending(blocks, block, owner, &stray);
         }
         fresh
     }
@@ -81,31 +91,37 @@ impl Pending {
         owner: u32,
         page: PageIdx,
         order: Order,
+        stray: impl Fn(BlockIdx),
     ) -> bool {
-        let fresh = blocks.put_remote_in_word(page, order);
-        if !fresh && order == Order::ZERO {
-            // Nothing has changed. (Asked at once, the machine sets and tests the bit in one go.)
+        if !blocks.put_remote_in_word(page, order) {
             return false;
         }
         // ORDERING: F1 before F2.
         mb_after_atomic();
         if blocks.pending(block).load() == 0 {
-            self.make_pending(blocks, block, owner);
+            self.make_pending(blocks, block, owner, &stray);
         }
-        fresh
+        true
     }
 
     /// Frees pages of word `w` of all words, in a block of set `owner`, as [`Pending::free`] does.
     /// Returns the bits of those that were freed remotely before.
     #[inline]
     #[must_use]
-    pub(super) fn free_pages(&self, blocks: &Blocks, owner: u32, w: u32, mask: u64) -> u64 {
+    pub(super) fn free_pages(
+        &self,
+        blocks: &Blocks,
+        owner: u32,
+        w: u32,
+        mask: u64,
+        stray: impl Fn(BlockIdx),
+    ) -> u64 {
         let twice = blocks.put_remote_pages(w, mask);
         // ORDERING: F1 before F2.
         mb_after_atomic();
         let block = blocks.block_of_word(w);
         if blocks.pending(block).load() == 0 {
-            self.make_pending(blocks, block, owner);
+            self.make_pending(blocks, block, owner, &stray);
         }
         twice
     }
@@ -113,7 +129,15 @@ impl Pending {
     /// Pushes a block on the stack of `owner`, unless it is pending.
     #[cold]
     #[inline(never)]
-    fn make_pending(&self, blocks: &Blocks, block: BlockIdx, owner: u32) {
+    fn make_pending(
+        &self,
+        blocks: &Blocks,
+        block: BlockIdx,
+        owner: u32,
+        stray: &impl Fn(BlockIdx),
+    ) {
+        // Between flag and push the block is on nobody's stack, and whoever frees into it relies on us.
+        let _pinned = pin();
         if blocks.pending(block).swap(1) != 0 {
             return;
         }
@@ -121,7 +145,7 @@ impl Pending {
         // ORDERING: F3 before F4.
         mb_after_atomic();
         if blocks.tag(block).holder != Holder::Set(owner) {
-            self.pass_on(blocks, owner);
+            self.pass_on(blocks, owner, stray);
         }
     }
 
@@ -138,13 +162,24 @@ impl Pending {
         }
     }
 
-    /// Takes the stack of a set and hands its blocks to `take`, no longer pending.
-    pub(super) fn take_all(&self, blocks: &Blocks, set: u32, mut take: impl FnMut(BlockIdx)) {
+    /// Takes blocks off the stack of a set, `limit` at most, the one that was pushed last first, and
+    /// hands them to `take`, no longer pending. The others stay. The caller is pinned: until it returns
+    /// these are in its hands alone.
+    pub(super) fn take(
+        &self,
+        blocks: &Blocks,
+        set: u32,
+        limit: u32,
+        mut take: impl FnMut(BlockIdx),
+    ) {
         if self.is_empty(set) {
             return;
         }
         let mut cursor = self.0[set as usize].swap(NO_BLOCK);
-        while cursor != NO_BLOCK {
+        for _ in 0..limit {
+            if cursor == NO_BLOCK {
+                return;
+            }
             let block = BlockIdx(cursor);
             // Once the flag is clear, others may push the block elsewhere.
             cursor = blocks.pending_next(block).load();
@@ -153,20 +188,47 @@ impl Pending {
             mb_after_atomic();
             take(block);
         }
+        self.put_back(blocks, set, cursor);
     }
 
-    /// Hands a block that turned up on the wrong stack to its owner, if it has anything pending.
-    pub(super) fn forward(&self, blocks: &Blocks, block: BlockIdx) {
-        if let Holder::Set(owner) = blocks.tag(block).holder {
-            if blocks.has_remote(block) {
-                self.make_pending(blocks, block, owner);
+    /// Puts the rest of a stack, from `rest` on, back below what was pushed meanwhile.
+    fn put_back(&self, blocks: &Blocks, set: u32, mut rest: u32) {
+        let head = &self.0[set as usize];
+        while rest != NO_BLOCK && head.cmpxchg(NO_BLOCK, rest).is_err() {
+            let newer = head.swap(NO_BLOCK);
+            let mut last = newer;
+            while last != NO_BLOCK {
+                let next = blocks.pending_next(BlockIdx(last));
+                last = next.load();
+                if last == NO_BLOCK {
+                    next.store(rest);
+                }
+            }
+            if newer != NO_BLOCK {
+                rest = newer;
             }
         }
     }
 
-    /// Hands on everything on the stack of a set to the current owners. By anyone, any time.
-    pub(super) fn pass_on(&self, blocks: &Blocks, set: u32) {
-        self.take_all(blocks, set, |block| self.forward(blocks, block));
+    /// Hands on what is on the stack of a set to the current owners, a stretch of it: what was pushed
+    /// last comes first. By anyone who is pinned, any time. (A block further down is found by its holder in
+    /// time, and at once by who has nothing else: [`steal`](super::steal) looks at the bits.)
+    pub(super) fn pass_on(&self, blocks: &Blocks, set: u32, stray: &impl Fn(BlockIdx)) {
+        self.take(blocks, set, STRETCH, |block| {
+            self.forward(blocks, block, stray)
+        });
+    }
+
+    /// Hands a block that turned up on the wrong stack to its owner, if it has anything pending; to `stray`
+    /// if it has and nobody owns it.
+    pub(super) fn forward(&self, blocks: &Blocks, block: BlockIdx, stray: &impl Fn(BlockIdx)) {
+        if !blocks.has_remote(block) {
+            return;
+        }
+        match blocks.tag(block).holder {
+            Holder::Set(owner) => self.make_pending(blocks, block, owner, stray),
+            _ => stray(block),
+        }
     }
 }
 
@@ -182,6 +244,11 @@ mod models {
     const BLOCK: BlockIdx = BlockIdx(0);
     const PAGE: PageIdx = PageIdx(3);
     const OTHER: PageIdx = PageIdx(7);
+
+    /// Nobody frees a page twice here.
+    fn no_stray(block: BlockIdx) {
+        panic!("{block:?} has remote bits, and no owner");
+    }
 
     struct World {
         blocks: Blocks,
@@ -207,15 +274,15 @@ mod models {
         /// What a CPU does that frees a page of another CPU's block.
         fn free(&self, page: PageIdx) -> bool {
             let owner = self.owner();
-            (self.pending).free_in_word(&self.blocks, BLOCK, owner, page, Order::ZERO)
+            (self.pending).free_in_word(&self.blocks, BLOCK, owner, page, Order::ZERO, no_stray)
         }
 
         /// What the holder of a set does; returns the pages, and how many of them were free before.
         fn absorb(&self, set: u32) -> (u32, u32) {
             let (mut pages, mut twice) = (0, 0);
-            self.pending.take_all(&self.blocks, set, |block| {
+            self.pending.take(&self.blocks, set, STRETCH, |block| {
                 if self.owner() != set {
-                    return self.pending.forward(&self.blocks, block);
+                    return self.pending.forward(&self.blocks, block, &no_stray);
                 }
                 let found = self.blocks.absorb(block, |_, _| ());
                 pages += found.0;
@@ -228,7 +295,7 @@ mod models {
         fn change_owner(&self) {
             self.blocks.set_holder(BLOCK, Holder::Set(1));
             mb();
-            self.pending.pass_on(&self.blocks, 0);
+            self.pending.pass_on(&self.blocks, 0, &no_stray);
         }
 
         /// When all is quiet, the owner finds `expected` pages, some of them perhaps before.
@@ -372,7 +439,7 @@ mod models {
                 let pending = shared.blocks.pending(BLOCK).load();
                 assert!(shared.blocks.put_remote_in_word(PAGE, Order::ZERO));
                 if pending == 0 {
-                    shared.pending.make_pending(&shared.blocks, BLOCK, 0);
+                    (shared.pending).make_pending(&shared.blocks, BLOCK, 0, &no_stray);
                 }
             });
             let absorbed = world.absorb(0).0;

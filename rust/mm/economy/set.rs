@@ -10,11 +10,11 @@
 use super::{
     blocks::{Blocks, Holder, Tag, NO_BLOCK},
     gate::{Gate, Inside, Seized},
-    Economy,
+    Economy, STRETCH,
 };
 use crate::mm::{
     lock::CountedGuard,
-    platform::{mb, AtomicU32, Irq},
+    platform::{relax, AtomicU32, Irq},
     stats::Event,
     types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, NR_PCP_TYPES},
     Violation,
@@ -38,7 +38,7 @@ const PLACE_BUCKET: u32 = 3;
 /// ripen while there are whole blocks: more frees are likely to follow, and allocating from it meanwhile
 /// would make two CPUs fight over its cache lines and mix young pages with old ones.
 const PLACE_RIPENING: u32 = PLACE_BUCKET + NR_BUCKETS as u32;
-/// `place` of a block with crumbs: less than a sixteenth of it is free. What is freed there is left to
+/// `place` of a block with crumbs: less than 1/64 of it is free. What is freed there is left to
 /// gather until it is worth the search, as long as the zone has whole blocks.
 const PLACE_CRUMBS: u32 = PLACE_RIPENING + 1;
 /// Lists of partial blocks per type: the buckets, what is ripening, crumbs.
@@ -47,8 +47,9 @@ const NR_PARTIAL_LISTS: usize = NR_BUCKETS + 2;
 /// Partial blocks per bucket that are searched for a run before a whole block is broken.
 const SEARCH_LIMIT: usize = 16;
 
-/// Most blocks that change owner in one steal.
-const STEAL_MAX: usize = 8;
+/// Partial blocks that are searched in all when there is no whole block. In task context
+/// [`steal`](super::steal) goes on from there, with the set left to others.
+const SEARCH_MAX: usize = 256;
 
 /// Refills take at most `2^REFILL_SCALE_MAX` blocks.
 const REFILL_SCALE_MAX: u32 = 5;
@@ -67,6 +68,8 @@ pub(super) struct Set {
     nr_whole: AtomicU32,
     nr_partial: AtomicU32,
     refill_scale: AtomicU32,
+    /// The block where the last search in all sets found something.
+    pub(super) search_start: AtomicU32,
 }
 
 impl Set {
@@ -82,12 +85,20 @@ impl Set {
             nr_whole: zero(),
             nr_partial: zero(),
             refill_scale: zero(),
+            search_start: zero(),
         }
     }
 
     /// Whole blocks on the set.
     pub(super) fn nr_whole(&self) -> u32 {
         self.nr_whole.load()
+    }
+
+    /// Whether the set looks as if it had a whole block for pages of type `mt`. A glance from outside.
+    pub(super) fn looks_whole(&self, mt: Migratetype) -> bool {
+        lists_of_whole(mt)
+            .iter()
+            .any(|&list| self.whole[list].load() != NO_BLOCK)
     }
 
     /// Whether the set looks as if it had anything free. A glance from outside.
@@ -130,32 +141,6 @@ pub(super) struct Held<'a> {
     _key: Key<'a>,
 }
 
-/// Blocks on their way from one set to another.
-#[derive(Default)]
-pub(super) struct Stolen {
-    blocks: [Option<BlockIdx>; STEAL_MAX],
-    len: usize,
-}
-
-impl Stolen {
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn is_full(&self) -> bool {
-        self.len == STEAL_MAX
-    }
-
-    fn push(&mut self, block: BlockIdx) {
-        self.blocks[self.len] = Some(block);
-        self.len += 1;
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = BlockIdx> + '_ {
-        self.blocks[..self.len].iter().filter_map(|&block| block)
-    }
-}
-
 impl Economy {
     /// Enters the set of the calling CPU; `None` if it is seized, or busy below this interrupt.
     #[inline(always)]
@@ -195,18 +180,33 @@ impl Economy {
         }
     }
 
-    /// Enters the set of another CPU and keeps that CPU out. Task context; waits for the moment that
-    /// the CPU may be inside. `None` if somebody else has seized it, or it waits to get in.
-    pub(super) fn seize(&self, cpu: CpuIdx, victim: CpuIdx) -> Option<Held<'_>> {
+    /// Enters the set of another CPU and keeps that CPU out. Task context; waits for who else has seized
+    /// the set, or waits for it, and for the moment that the CPU may be inside: a stretch of blocks each.
+    pub(super) fn seize(&self, cpu: CpuIdx, victim: CpuIdx) -> Held<'_> {
         let set: &Set = &self.sets[victim.idx()];
-        let seized = set.gate.seize(victim)?;
-        Some(Held {
-            eco: self,
-            set,
-            id: victim.0,
-            cpu,
-            _key: Key::Seized(seized),
-        })
+        loop {
+            if let Some(seized) = set.gate.seize(victim) {
+                return Held {
+                    eco: self,
+                    set,
+                    id: victim.0,
+                    cpu,
+                    _key: Key::Seized(seized),
+                };
+            }
+            relax();
+        }
+    }
+
+    /// Enters any set. Task context, and not from inside of another one.
+    pub(super) fn hold(&self, cpu: CpuIdx, set: u32) -> Held<'_> {
+        if set == cpu.0 {
+            self.enter_waiting(cpu)
+        } else if set == self.shared_id() {
+            self.enter_shared(cpu)
+        } else {
+            self.seize(cpu, CpuIdx(set))
+        }
     }
 
     /// Enters the shared set.
@@ -364,6 +364,15 @@ fn remove(blocks: &Blocks, (head, count): (&AtomicU32, &AtomicU32), block: Block
     entry.place.store(PLACE_NONE);
 }
 
+/// The lists of whole blocks, by number, that may hold pages of a type: those of CMA type are for movable
+/// ones only.
+fn lists_of_whole(mt: Migratetype) -> &'static [usize] {
+    match mt {
+        Migratetype::Movable => &[0, 1],
+        _ => &[0],
+    }
+}
+
 /// Whether a block is the current one of some type, so that its count is out of date.
 pub(super) fn is_current(blocks: &Blocks, block: BlockIdx) -> bool {
     blocks.get(block).place.load() == PLACE_CURRENT
@@ -384,6 +393,36 @@ fn place_for(blocks: &Blocks, nr_free: u32) -> u32 {
 impl Held<'_> {
     fn blocks(&self) -> &Blocks {
         &self.eco.blocks
+    }
+
+    /// The zone that this is a set of.
+    pub(super) fn economy(&self) -> &Economy {
+        self.eco
+    }
+
+    /// Number of the set.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The CPU that is inside.
+    pub(super) fn cpu(&self) -> CpuIdx {
+        self.cpu
+    }
+
+    /// Whole blocks on the set.
+    pub(super) fn nr_whole(&self) -> u32 {
+        self.set.nr_whole()
+    }
+
+    /// Whether a block, which is not current, is whole.
+    pub(super) fn is_whole(&self, block: BlockIdx) -> bool {
+        self.blocks().nr_free(block) == self.blocks().order().pages()
+    }
+
+    /// Whether a block of this set is on no list, and not current either.
+    pub(super) fn is_unlisted(&self, block: BlockIdx) -> bool {
+        self.blocks().get(block).place.load() == PLACE_NONE
     }
 
     /// Allocates from what this set has, or from the zone.
@@ -534,10 +573,11 @@ impl Held<'_> {
         let lists = &self.set.partial[mt.idx()];
         self.run_from_partial(&lists[..=NR_BUCKETS], order, SEARCH_LIMIT, |_| true)
             .or_else(|| self.run_from_whole(order, mt))
-            .or_else(|| self.run_from_partial(lists, order, usize::MAX, |_| true))
+            .or_else(|| self.run_from_partial(lists, order, SEARCH_MAX, |_| true))
     }
 
-    /// Takes a run from a block of some lists, of which it looks at `limit` each.
+    /// Takes a run from a block of some lists, of which it looks at `limit` each, and at no more than
+    /// `SEARCH_MAX` in all. Blocks that have become empty where they are leave the list.
     fn run_from_partial(
         &self,
         lists: &[AtomicU32],
@@ -546,22 +586,32 @@ impl Held<'_> {
         may_use: impl Fn(BlockIdx) -> bool,
     ) -> Option<PageIdx> {
         let blocks = self.blocks();
+        let mut left = SEARCH_MAX;
         for list in lists {
             let mut cursor = list.load();
-            let mut tried = 0;
-            while cursor != NO_BLOCK && tried < limit {
+            let until = left.saturating_sub(limit);
+            while cursor != NO_BLOCK && left > until {
                 let block = BlockIdx(cursor);
-                if may_use(block) && blocks.nr_free(block) >= order.pages() {
-                    if let Some(bit) = blocks.take_run(block, order) {
-                        self.relist(block);
-                        return Some(blocks.page(block, bit));
+                cursor = blocks.get(block).next.load();
+                left -= 1;
+                let nr_free = blocks.nr_free(block);
+                if nr_free == 0 {
+                    self.unlist(block);
+                } else if may_use(block) && nr_free >= order.pages() {
+                    if let Some(page) = self.take_run(block, order) {
+                        return Some(page);
                     }
                 }
-                tried += 1;
-                cursor = blocks.get(block).next.load();
             }
         }
         None
+    }
+
+    /// Takes a run out of a partial block of this set.
+    fn take_run(&self, block: BlockIdx, order: Order) -> Option<PageIdx> {
+        let bit = self.blocks().take_run(block, order)?;
+        self.relist(block);
+        Some(self.blocks().page(block, bit))
     }
 
     fn run_from_whole(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
@@ -573,6 +623,44 @@ impl Held<'_> {
             self.relist(block);
         }
         Some(self.blocks().page(block, bit))
+    }
+
+    /// Takes a chunk of at most a block out of the block that is named, which is this set's: the one that a
+    /// search from outside has found. `None` if it has no such chunk any more.
+    pub(super) fn alloc_from(
+        &self,
+        block: BlockIdx,
+        order: Order,
+        mt: Migratetype,
+    ) -> Option<PageIdx> {
+        let blocks = self.blocks();
+        if !self.settle_all(block) {
+            return self.take_run(block, order).inspect(|_| {
+                if blocks.tag(block).mt != mt {
+                    self.count(Event::Fallback);
+                }
+            });
+        }
+        self.unlist(block);
+        self.begin(block, mt);
+        if order == blocks.order() {
+            blocks.set_holder(block, Holder::Given);
+            return Some(blocks.page(block, 0));
+        }
+        let page = self.take_run(block, order);
+        debug_assert!(page.is_some());
+        page
+    }
+
+    /// Takes in what others freed into a block of this set, and puts the block where it belongs, also if it
+    /// was current. Returns whether it is whole now.
+    pub(super) fn settle_all(&self, block: BlockIdx) -> bool {
+        let blocks = self.blocks();
+        self.absorb_block(block);
+        if is_current(blocks, block) {
+            self.retire_current(blocks.tag(block).mt);
+        }
+        self.is_whole(block)
     }
 
     /// Takes pages of another type's blocks, which keep their type. Blocks of CMA type serve movable
@@ -589,7 +677,7 @@ impl Held<'_> {
                 }
             }
             let lists = &self.set.partial[other.idx()];
-            if let Some(page) = self.run_from_partial(lists, order, usize::MAX, may_use) {
+            if let Some(page) = self.run_from_partial(lists, order, SEARCH_MAX, may_use) {
                 self.count(Event::Fallback);
                 return Some(page);
             }
@@ -612,17 +700,25 @@ impl Held<'_> {
     /// Takes a whole block off this set for pages of type `mt`.
     fn pop_whole_for(&self, mt: Migratetype) -> Option<BlockIdx> {
         let block = self.pop_whole(mt)?;
-        let tag = self.blocks().tag(block);
-        self.blocks().set_tag(block, Tag { mt, ..tag });
+        self.begin(block, mt);
         Some(block)
     }
 
-    fn pop_whole(&self, mt: Migratetype) -> Option<BlockIdx> {
-        let lists: &[usize] = match mt {
-            Migratetype::Movable => &[0, 1],
-            _ => &[0],
-        };
-        let block = lists
+    /// Makes a whole block one for pages of type `mt`. Two CPUs may have freed a page of it at the same
+    /// moment: what the second one has left behind is not to be absorbed when the page is in use again.
+    fn begin(&self, block: BlockIdx, mt: Migratetype) {
+        let blocks = self.blocks();
+        let twice = blocks.clear_remote(block);
+        self.eco
+            .stats
+            .add(self.cpu, Event::DoubleFree, twice.into());
+        let tag = blocks.tag(block);
+        blocks.set_tag(block, Tag { mt, ..tag });
+    }
+
+    /// Takes a whole block that may hold pages of type `mt` off this set.
+    pub(super) fn pop_whole(&self, mt: Migratetype) -> Option<BlockIdx> {
+        let block = lists_of_whole(mt)
             .iter()
             .map(|&list| self.set.whole[list].load())
             .find(|&block| block != NO_BLOCK)?;
@@ -660,7 +756,7 @@ impl Held<'_> {
     }
 
     /// Makes this set the holder of a block that is on no list.
-    fn own(&self, block: BlockIdx) {
+    pub(super) fn own(&self, block: BlockIdx) {
         self.blocks().set_holder(block, Holder::Set(self.id));
         self.blocks().get(block).place.store(PLACE_NONE);
     }
@@ -670,14 +766,14 @@ impl Held<'_> {
             // A current block may be whole as well.
             self.absorb();
             self.retire_all();
-            self.pop_whole(mt)
+            self.pop_whole_for(mt)
         })?;
         self.blocks().set_holder(block, Holder::Given);
         Some(self.blocks().page(block, 0))
     }
 
     /// Puts all current blocks where they belong.
-    fn retire_all(&self) {
+    pub(super) fn retire_all(&self) {
         for mt in Migratetype::PCP {
             self.retire_current(mt);
         }
@@ -710,11 +806,14 @@ impl Held<'_> {
         true
     }
 
-    /// Frees pages of word `w` of all words, in a block of this set. None of them is free.
+    /// Frees pages of word `w` of all words, in a block of this set. Returns the bits of those that were
+    /// free before: freed by an interrupt on this CPU a moment ago.
     #[inline]
-    pub(super) fn free_pages(&self, w: u32, mask: u64) {
-        let now = self.blocks().put_pages(w, mask);
+    #[must_use]
+    pub(super) fn free_pages(&self, w: u32, mask: u64) -> u64 {
+        let (now, twice) = self.blocks().put_pages(w, mask);
         self.settle(self.blocks().block_of_word(w), now);
+        twice
     }
 
     /// Puts a block, which has `now` free pages after a free, where it belongs.
@@ -744,34 +843,43 @@ impl Held<'_> {
 
     #[inline(never)]
     fn absorb_pending(&self) {
-        let blocks = self.blocks();
-        self.eco.pending.take_all(blocks, self.id, |block| {
-            if !self.owns(block) {
-                return self.eco.pending.forward(blocks, block);
-            }
-            let mt = blocks.tag(block).mt;
-            let (absorbed, twice) = blocks.absorb(block, |first, bits| {
-                self.eco.hot.push_word(self.id, first, bits, mt);
-            });
-            let stats = &self.eco.stats;
-            stats.add(self.cpu, Event::RemoteAbsorbed, absorbed.into());
-            stats.add(self.cpu, Event::DoubleFree, twice.into());
-            let (place, now) = (blocks.get(block).place.load(), blocks.nr_free(block));
-            match place {
-                PLACE_CURRENT => {}
-                _ if now == blocks.order().pages() => self.relist(block),
-                // As many in one go: there are likely to be more soon.
-                _ if absorbed >= blocks.order().pages() / 8 => self.list_at(block, PLACE_RIPENING),
-                _ if needs_relist(blocks, place, now) => self.relist(block),
-                _ => {}
-            }
-        });
+        self.take_pending();
         self.drain_excess();
+    }
+
+    /// Takes in what others freed into a stretch of blocks.
+    fn take_pending(&self) {
+        let (blocks, pending) = (self.blocks(), &self.eco.pending);
+        pending.take(blocks, self.id, STRETCH, |block| match self.owns(block) {
+            true => self.absorb_block(block),
+            false => pending.forward(blocks, block, &self.eco.stray(self.cpu)),
+        });
+    }
+
+    /// Takes in what others freed into a block of this set.
+    fn absorb_block(&self, block: BlockIdx) {
+        let blocks = self.blocks();
+        let mt = blocks.tag(block).mt;
+        let (absorbed, twice) = blocks.absorb(block, |first, bits| {
+            self.eco.hot.push_word(self.id, first, bits, mt);
+        });
+        let stats = &self.eco.stats;
+        stats.add(self.cpu, Event::RemoteAbsorbed, absorbed.into());
+        stats.add(self.cpu, Event::DoubleFree, twice.into());
+        let (place, now) = (blocks.get(block).place.load(), blocks.nr_free(block));
+        match place {
+            PLACE_CURRENT => {}
+            _ if now == blocks.order().pages() => self.relist(block),
+            // As many in one go: there are likely to be more soon.
+            _ if absorbed >= blocks.order().pages() / 8 => self.list_at(block, PLACE_RIPENING),
+            _ if needs_relist(blocks, place, now) => self.relist(block),
+            _ => {}
+        }
     }
 
     /// Puts a block on the list it belongs to by its free pages. Not for current blocks.
     #[inline(never)]
-    fn relist(&self, block: BlockIdx) {
+    pub(super) fn relist(&self, block: BlockIdx) {
         let blocks = self.blocks();
         self.list_at(block, place_for(blocks, blocks.nr_free(block)));
     }
@@ -792,7 +900,7 @@ impl Held<'_> {
     }
 
     /// Takes a block off the list that it is on, if any.
-    fn unlist(&self, block: BlockIdx) {
+    pub(super) fn unlist(&self, block: BlockIdx) {
         let blocks = self.blocks();
         let place = blocks.get(block).place.load();
         if place == PLACE_NONE || place == PLACE_CURRENT {
@@ -816,7 +924,7 @@ impl Held<'_> {
         }
     }
 
-    /// Gives whole blocks above `high` back, down to half of it, in one zone lock hold.
+    /// Gives whole blocks above `high` back, towards half of it.
     #[inline]
     fn drain_excess(&self) {
         if self.set.nr_whole.load() > self.eco.high {
@@ -824,7 +932,8 @@ impl Held<'_> {
         }
     }
 
-    /// Gives whole blocks back to the zone until `keep` are left.
+    /// Gives whole blocks back to the zone, a stretch at most, until `keep` are left, in one hold of the
+    /// zone lock.
     #[inline(never)]
     fn drain_whole(&self, keep: u32) {
         if self.set.nr_whole.load() <= keep {
@@ -833,12 +942,17 @@ impl Held<'_> {
         self.set
             .refill_scale
             .store(self.set.refill_scale.load() / 2);
+        let excess = self.set.nr_whole.load() - keep;
+        let whole = core::iter::from_fn(|| self.pop_whole(Migratetype::Movable));
+        self.put_in_zone(whole.take(excess.min(STRETCH) as usize));
+    }
+
+    /// Gives whole blocks, which are on no list any more when they come, back to the zone, in one hold of
+    /// its lock.
+    pub(super) fn put_in_zone(&self, whole: impl Iterator<Item = BlockIdx>) {
         let mut drained = 0_u32;
         let mut zone = self.eco.zone.lock();
-        while self.set.nr_whole.load() > keep {
-            let Some(block) = self.pop_whole(Migratetype::Movable) else {
-                break;
-            };
+        for block in whole {
             zone.put(self.blocks(), block);
             drained += 1;
         }
@@ -851,95 +965,13 @@ impl Held<'_> {
         stats.add(self.cpu, Event::BlockDisowned, drained.into());
     }
 
-    /// Gives back everything that is whole. Returns whether there was anything.
+    /// Takes in a stretch of what is pending, and gives a stretch of what is whole back. Returns whether
+    /// there is more of either.
     pub(super) fn flush(&self) -> bool {
-        self.absorb();
+        self.take_pending();
         self.retire_all();
-        let stocked = self.set.nr_whole.load() != 0;
         self.drain_whole(0);
-        stocked
-    }
-
-    /// Lets blocks go that the thief, set `to`, wants: half of the whole ones, else one partial block
-    /// with a run of `order`, the emptiest first, of the same type first. They belong to `to` then.
-    pub(super) fn give_up(&self, order: Order, mt: Migratetype, to: u32) -> Stolen {
-        let mut stolen = Stolen::default();
-        self.absorb();
-        if self.set.nr_whole.load() == 0 {
-            // What is current here may be all there is.
-            self.retire_all();
-        }
-        let share = self.set.nr_whole.load().div_ceil(2);
-        while (stolen.len as u32) < share && !stolen.is_full() {
-            match self.pop_whole(mt) {
-                Some(block) => stolen.push(block),
-                None => break,
-            }
-        }
-        if stolen.is_empty() && order < self.blocks().order() {
-            if let Some(block) = self.partial_to_steal(order, mt) {
-                self.unlist(block);
-                stolen.push(block);
-            }
-        }
-        for block in stolen.iter() {
-            self.blocks().set_holder(block, Holder::Set(to));
-        }
-        if !stolen.is_empty() {
-            // ORDERING: C1 before C2 of the pending protocol.
-            mb();
-            self.eco.pending.pass_on(self.blocks(), self.id);
-        }
-        stolen
-    }
-
-    fn partial_to_steal(&self, order: Order, mt: Migratetype) -> Option<BlockIdx> {
-        let blocks = self.blocks();
-        let others = Migratetype::PCP.into_iter().filter(|&other| other != mt);
-        core::iter::once(mt).chain(others).find_map(|of| {
-            let lists = &self.set.partial[of.idx()];
-            let emptiest_first = lists[..=NR_BUCKETS].iter().rev();
-            emptiest_first
-                .chain(&lists[NR_BUCKETS + 1..])
-                .find_map(|list| {
-                    let mut cursor = list.load();
-                    while cursor != NO_BLOCK {
-                        let block = BlockIdx(cursor);
-                        let allowed = mt == Migratetype::Movable || !blocks.tag(block).cma;
-                        if allowed && blocks.has_run(block, order) {
-                            return Some(block);
-                        }
-                        cursor = blocks.get(block).next.load();
-                    }
-                    None
-                })
-        })
-    }
-
-    /// Takes in stolen blocks.
-    pub(super) fn adopt(&self, stolen: &Stolen) {
-        for block in stolen.iter() {
-            // An interrupt may have come first: it found the block through a remote free.
-            if self.owns(block) && self.blocks().get(block).place.load() == PLACE_NONE {
-                self.relist(block);
-            }
-        }
-    }
-
-    /// Hands every block of this set to `heir`: its CPU is gone.
-    pub(super) fn bequeath(&self, heir: &Held<'_>) {
-        self.flush();
-        let blocks = self.blocks();
-        for block in (0..blocks.nr_blocks()).map(BlockIdx) {
-            if self.owns(block) {
-                self.unlist(block);
-                heir.own(block);
-                heir.relist(block);
-            }
-        }
-        // ORDERING: C1 before C2 of the pending protocol.
-        mb();
-        self.eco.pending.pass_on(blocks, self.id);
+        self.set.nr_whole.load() != 0 || !self.eco.pending.is_empty(self.id)
     }
 
     /// E2: the lists of this set hold each of its blocks where its free pages put it, once.

@@ -63,17 +63,33 @@ impl FreeMap {
                 let base = group * GROUP_WORDS;
                 let words = self.words[base..base + GROUP_WORDS].iter().copied();
                 if let Some(unit) = find_run(words, order) {
-                    for (w, mask) in run_words(unit, order) {
-                        self.words[base + w] &= !mask;
-                    }
-                    self.per_group[group] -= order.pages();
-                    self.nr_free -= order.pages();
+                    self.take(group, unit, order);
                     // CAST: block numbers fit 32 bits.
                     return Some(BlockIdx(group as u32 * GROUP_BLOCKS + unit));
                 }
             }
             tried_free = least;
         }
+    }
+
+    /// Takes the run of `2^order` blocks that begins with `first`, if all of them are free.
+    fn take_run_at(&mut self, first: BlockIdx, order: Order) -> bool {
+        let (group, unit) = ((first.0 / GROUP_BLOCKS) as usize, first.0 % GROUP_BLOCKS);
+        let base = group * GROUP_WORDS;
+        let free = run_words(unit, order).all(|(w, mask)| self.words[base + w] & mask == mask);
+        if free {
+            self.take(group, unit, order);
+        }
+        free
+    }
+
+    /// Takes a free run of `2^order` blocks of a group.
+    fn take(&mut self, group: usize, unit: u32, order: Order) {
+        for (w, mask) in run_words(unit, order) {
+            self.words[group * GROUP_WORDS + w] &= !mask;
+        }
+        self.per_group[group] -= order.pages();
+        self.nr_free -= order.pages();
     }
 
     fn has(&self, block: BlockIdx) -> bool {
@@ -166,6 +182,15 @@ impl ZoneGuard<'_> {
             false => self.free.plain.put(block),
         }
         self.publish();
+    }
+
+    /// Takes the run of `2^order` whole blocks that begins with `first`, if all of them are here, and all of
+    /// CMA type or none. The caller tags them.
+    pub(super) fn take_run_at(&mut self, first: BlockIdx, order: Order) -> bool {
+        let free = &mut *self.free;
+        let taken = free.plain.take_run_at(first, order) || free.cma.take_run_at(first, order);
+        self.publish();
+        taken
     }
 
     /// Takes a run of `2^order` whole blocks, from CMA ones too if `may_use_cma`. The caller tags

@@ -137,6 +137,14 @@ macro_rules! atomic_word {
                 self.0.fetch_or(mask, Ordering::AcqRel)
             }
 
+            /// Keeps the bits of `mask` only, with acquire and release ordering; returns what the word
+            /// was.
+            #[inline]
+            pub fn and(&self, mask: $int) -> $int {
+                self.1.count();
+                self.0.fetch_and(mask, Ordering::AcqRel)
+            }
+
             /// Swaps in a value, fully ordered.
             #[inline]
             pub fn swap(&self, value: $int) -> $int {

@@ -151,6 +151,13 @@ macro_rules! atomic_word {
                 unsafe { <$core>::from_ptr(self.0.as_ptr()) }.fetch_or(mask, Ordering::AcqRel)
             }
 
+            /// Keeps the bits of `mask` only, with acquire and release ordering; returns what the word was.
+            #[inline(always)]
+            pub fn and(&self, mask: $int) -> $int {
+                // SAFETY: As in `or()`.
+                unsafe { <$core>::from_ptr(self.0.as_ptr()) }.fetch_and(mask, Ordering::AcqRel)
+            }
+
             /// Adds to a word that only this CPU writes (`this_cpu_add()`). On x86-64 one
             /// instruction, so that no interrupt comes in between; elsewhere one that adds to the
             /// same word may be lost.
