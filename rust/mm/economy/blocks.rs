@@ -462,11 +462,6 @@ impl Blocks {
         Some(bit)
     }
 
-    /// Whether a block has an aligned run of `2^order` local pages.
-    pub(super) fn has_run(&self, block: BlockIdx, order: Order) -> bool {
-        find_run(self.local_words(block), order).is_some()
-    }
-
     /// Whether any page of a run is free locally. From anywhere: the bits of a page in use are
     /// stable.
     #[inline]

@@ -42,7 +42,7 @@
 //! # Invariants
 //!
 //! * E1: `nr_free` of a block that is not current is the number of its local bits; none of them is set
-//!   remotely too.
+//!   remotely too, unless the block is pending: then a double free is about to be found.
 //! * E2: a block's place says what its free pages and its tag say, and it is on that list, of the set
 //!   that holds it, once.
 //! * E3: the zone lists a block if and only if its tag says so; all its pages are free then.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::mm::{
     lock::CountedGuard,
-    platform::{relax, AtomicU32, Irq},
+    platform::{mb, relax, AtomicU32, Irq},
     stats::Event,
     types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, NR_PCP_TYPES},
     Violation,
@@ -971,6 +971,8 @@ impl Held<'_> {
         self.take_pending();
         self.retire_all();
         self.drain_whole(0);
+        // ORDERING: C1 before C2 of the pending protocol: the zone may have what somebody pushed here.
+        mb();
         self.set.nr_whole.load() != 0 || !self.eco.pending.is_empty(self.id)
     }
 

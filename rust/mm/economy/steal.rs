@@ -27,8 +27,7 @@ const STEAL_MAX: usize = 8;
 /// Where one block has what is wanted, the best of so many is chosen.
 const CHOICE: u32 = 64;
 
-/// Times that all blocks are looked at for a page, while other CPUs allocate and free: those may have
-/// been free one after the other, each where the search was not.
+/// Times that all blocks are looked at, while other CPUs allocate and free.
 const SEARCHES: u32 = 4;
 
 /// Times that a block is followed from set to set.
@@ -96,16 +95,14 @@ impl Economy {
     /// Takes one block that has what is wanted, of whichever set, this CPU's and the shared one too: they
     /// are only searched so far before. The search goes on where the last one of this CPU found something.
     fn steal_block(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
-        let searches = match order {
-            Order::ZERO => SEARCHES,
-            _ => 1,
-        };
         let start = &self.sets[cpu.idx()].search_start;
         let middle = start.load();
         let all = [middle..self.blocks.nr_blocks(), 0..middle];
-        (0..searches)
-            .flat_map(|_| all.clone())
-            .find_map(|mut rest| {
+        for search in 0..SEARCHES {
+            // A single page is looked for again: all may have been free one after the other, each where
+            // the search was not.
+            let mut again = search == 0 && order == Order::ZERO;
+            for mut rest in all.clone() {
                 while let Some((first, best)) = self.find_block(rest.clone(), order, mt) {
                     let found = (self.take_from(cpu, best, order, mt))
                         .or_else(|| self.take_from(cpu, first, order, mt));
@@ -113,10 +110,16 @@ impl Economy {
                         start.store(first.0);
                         return Some(page);
                     }
+                    // Somebody was quicker.
+                    again = true;
                     rest.start = first.0 + 1;
                 }
-                None
-            })
+            }
+            if !again {
+                break;
+            }
+        }
+        None
     }
 
     /// The first block of a range that has a free chunk of `order`, and the best of some that come next: one
@@ -150,7 +153,7 @@ impl Economy {
             }
     }
 
-    /// Serves a request from one block, wherever it is; makes it one of this CPU's.
+    /// Serves a request from one block, wherever it is, and takes over what is left of it.
     fn take_from(
         &self,
         cpu: CpuIdx,
@@ -168,22 +171,16 @@ impl Economy {
             if !held.owns(block) {
                 continue;
             }
-            if set == cpu.0 {
-                return held.alloc_from(block, order, mt);
+            let page = held.alloc_from(block, order, mt)?;
+            if set != cpu.0 && held.owns(block) {
+                // As in `steal_whole()`.
+                let _pinned = pin();
+                held.give(block, cpu.0);
+                drop(held);
+                self.count_steal(cpu, 1);
+                self.enter_waiting(cpu).adopt(block);
             }
-            held.settle_all(block);
-            if !self.blocks.has_run(block, order) {
-                return None;
-            }
-            // As in `steal_whole()`.
-            let _pinned = pin();
-            held.give(block, cpu.0);
-            drop(held);
-            self.count_steal(cpu, 1);
-            let own = self.enter_waiting(cpu);
-            own.adopt(block);
-            let found = own.owns(block).then(|| own.alloc_from(block, order, mt));
-            return found.flatten().or_else(|| own.alloc(order, mt));
+            return Some(page);
         }
         None
     }
@@ -192,15 +189,30 @@ impl Economy {
     /// only if all of the run is free. Task context.
     #[cold]
     pub(super) fn gather(&self, cpu: CpuIdx, nr: Order, mt: Migratetype) -> Option<PageIdx> {
-        let starts = (0..self.blocks.nr_blocks()).step_by(nr.pages() as usize);
-        let runs = starts.map(|first| first..first + nr.pages());
-        runs.filter(|run| run.end <= self.blocks.nr_blocks())
-            .find_map(|run| {
-                if !self.may_gather(run.clone(), mt) || !self.bring_to_zone(cpu, run.clone()) {
-                    return None;
+        let runs = (0..self.blocks.nr_blocks())
+            .step_by(nr.pages() as usize)
+            .map(|first| first..first + nr.pages())
+            .filter(|run| run.end <= self.blocks.nr_blocks());
+        for _ in 0..SEARCHES {
+            let mut again = false;
+            for run in runs.clone() {
+                if !self.may_gather(run.clone(), mt) {
+                    continue;
                 }
-                self.take_blocks(cpu, nr, mt, Some(BlockIdx(run.start)))
-            })
+                let there = self.bring_to_zone(cpu, run.clone());
+                let first = BlockIdx(run.start);
+                let page = there.then(|| self.take_blocks(cpu, nr, mt, Some(first)));
+                if let Some(page) = page.flatten() {
+                    return Some(page);
+                }
+                // Somebody was quicker.
+                again = true;
+            }
+            if !again {
+                break;
+            }
+        }
+        None
     }
 
     /// Whether all blocks of a run look free, and as if they could be given out together for `mt`.
@@ -237,8 +249,8 @@ impl Economy {
 
     /// Gives everything whole of a set back to the zone.
     pub(super) fn flush_set(&self, cpu: CpuIdx, set: u32) {
-        // Bounded, whatever others free into the set meanwhile.
-        for _ in 0..=self.blocks.nr_blocks() / STRETCH {
+        // Bounded, whatever others free into the set meanwhile: a stretch more than it can have.
+        for _ in 0..self.blocks.nr_blocks() / STRETCH + 2 {
             if !self.hold(cpu, set).flush() {
                 break;
             }
@@ -265,9 +277,9 @@ impl Economy {
         // ORDERING: C1 before C2 of the pending protocol.
         mb();
         // Bounded: no block belongs to that set any more.
-        for _ in 0..=nr_blocks / STRETCH {
+        for _ in 0..nr_blocks / STRETCH + 1 {
             let _pinned = pin();
-            self.pending.pass_on(&self.blocks, dead.0, &self.stray(cpu));
+            (self.pending).pass_on(&self.blocks, dead.0, &self.stray(cpu));
         }
     }
 
