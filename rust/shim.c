@@ -282,16 +282,6 @@ void pcpb_hotplug_leave(int state, struct hlist_node *node)
 	cpuhp_state_remove_instance_nocalls(state, node);
 }
 
-unsigned int pcpb_pin_cpu(void)
-{
-	return get_cpu();
-}
-
-void pcpb_unpin_cpu(void)
-{
-	put_cpu();
-}
-
 void pcpb_cond_resched(void)
 {
 	cond_resched();

@@ -56,8 +56,6 @@ bool pcpb_cpu_active(unsigned int cpu);
 unsigned int pcpb_settle(void);
 void pcpb_unsettle(void);
 int pcpb_move_to(unsigned int cpu);
-unsigned int pcpb_pin_cpu(void);
-void pcpb_unpin_cpu(void);
 void pcpb_cond_resched(void);
 void pcpb_sleep_us(unsigned long us);
 

@@ -25,8 +25,6 @@ extern "C" {
     fn pcpb_unsettle();
     fn pcpb_move_to(cpu: c_uint) -> c_int;
     fn pcpb_sleep_us(us: c_ulong);
-    fn pcpb_pin_cpu() -> c_uint;
-    fn pcpb_unpin_cpu();
     fn pcpb_cond_resched();
 }
 
@@ -75,20 +73,18 @@ pub(crate) fn all() -> impl Iterator<Item = CpuIdx> {
     (0..nr_ids()).map(CpuIdx)
 }
 
-/// Keeps the calling task on its CPU, alone, while it lives: preemption is off, nothing may sleep.
-/// So counters of this CPU have no other writer in task context.
-pub(crate) struct Pinned {
+/// Keeps the calling task on its CPU while it lives. It may be preempted.
+pub(crate) struct Settled {
     cpu: CpuIdx,
     /// It is this task that stays.
     _not_send: NotThreadSafe,
 }
 
-impl Pinned {
+impl Settled {
     /// Stays where we are.
-    pub(crate) fn new() -> Pinned {
-        Pinned {
-            // SAFETY: Paired with `pcpb_unpin_cpu()` in `drop()`, in the same task.
-            cpu: CpuIdx(unsafe { pcpb_pin_cpu() }),
+    pub(crate) fn new() -> Settled {
+        Settled {
+            cpu: settle(),
             _not_send: NotThreadSafe,
         }
     }
@@ -99,10 +95,9 @@ impl Pinned {
     }
 }
 
-impl Drop for Pinned {
+impl Drop for Settled {
     fn drop(&mut self) {
-        // SAFETY: Undoes the call in `new()`.
-        unsafe { pcpb_unpin_cpu() }
+        unsettle();
     }
 }
 

@@ -175,7 +175,7 @@ where
     };
     let result = run_workers(&shared);
     // All interrupts are over.
-    let here = cpu::Pinned::new();
+    let here = cpu::Settled::new();
     plan.end_interrupts(here.cpu(), alloc, &Pages(locate));
     result
 }

@@ -241,7 +241,7 @@ impl Zone {
         Ok(())
     }
 
-    /// Calls `quiet` while no run can be on; `None` if one is.
+    /// Calls `quiet` while no run, drain or move of a dead CPU's pages can be on; `None` if a run is.
     pub(crate) fn while_quiet<R>(&self, quiet: impl FnOnce() -> R) -> Option<R> {
         let control = self.control.lock();
         match *control {
@@ -250,9 +250,10 @@ impl Zone {
         }
     }
 
-    /// Gives the set of a CPU back to the zone.
+    /// Gives the set of a CPU back to the zone. Runs may be on, checks not.
     pub(crate) fn drain(&self, target: CpuIdx) {
-        let here = cpu::Pinned::new();
+        let _control = self.control.lock();
+        let here = cpu::Settled::new();
         with_allocator!(self, alloc => alloc.drain(here.cpu(), target));
     }
 
@@ -270,9 +271,10 @@ impl Zone {
         }
     }
 
-    /// A CPU has gone: nothing stays on its set.
+    /// A CPU has gone: nothing stays on its set. Runs may be on, checks not.
     pub(crate) fn cpu_dead(&self, dead: CpuIdx) {
-        let here = cpu::Pinned::new();
+        let _control = self.control.lock();
+        let here = cpu::Settled::new();
         match &self.backend {
             Backend::List(managed) => managed.alloc.cpu_dead(here.cpu(), dead),
             Backend::Economy(managed) => managed.alloc.cpu_dead(here.cpu(), dead),

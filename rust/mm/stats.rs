@@ -95,6 +95,8 @@ events! {
     Steal => "steal",
     /// Blocks that it got that way.
     StealBlocks => "steal_blocks",
+    /// Times that this CPU entered the set of another one: an IPI each.
+    Seize => "seize",
     /// Allocations from the shared set: the own set was busy, seized or empty.
     SharedAlloc => "shared_alloc",
 }

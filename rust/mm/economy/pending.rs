@@ -234,7 +234,7 @@ impl Pending {
 
 #[cfg(all(test, loom))]
 mod models {
-    //! A block of 64 pages, two sets. What is shown: whoever frees, absorbs and changes the owner, in the
+    //! Blocks of 64 pages, two sets. What is shown: whoever frees, absorbs and changes the owner, in the
     //! end the owner's stack leads to every page that is free remotely.
 
     use super::*;
@@ -244,6 +244,8 @@ mod models {
     const BLOCK: BlockIdx = BlockIdx(0);
     const PAGE: PageIdx = PageIdx(3);
     const OTHER: PageIdx = PageIdx(7);
+    /// In the second block.
+    const ELSEWHERE: PageIdx = PageIdx(70);
 
     /// Nobody frees a page twice here.
     fn no_stray(block: BlockIdx) {
@@ -258,12 +260,19 @@ mod models {
     impl World {
         /// The block belongs to set 0, and all its pages are in use.
         fn new() -> Arc<World> {
+            World::of_blocks(1)
+        }
+
+        /// The same with more blocks.
+        fn of_blocks(nr: u32) -> Arc<World> {
             let world = World {
-                blocks: Blocks::new(1, Order::new(6)).unwrap(),
+                blocks: Blocks::new(nr, Order::new(6)).unwrap(),
                 pending: Pending::new(2).unwrap(),
             };
-            let (holder, mt, cma) = (Holder::Set(0), Migratetype::Movable, false);
-            world.blocks.set_tag(BLOCK, Tag { holder, mt, cma });
+            for block in (0..nr).map(BlockIdx) {
+                let (holder, mt, cma) = (Holder::Set(0), Migratetype::Movable, false);
+                world.blocks.set_tag(block, Tag { holder, mt, cma });
+            }
             Arc::new(world)
         }
 
@@ -273,15 +282,36 @@ mod models {
 
         /// What a CPU does that frees a page of another CPU's block.
         fn free(&self, page: PageIdx) -> bool {
-            let owner = self.owner();
-            (self.pending).free_in_word(&self.blocks, BLOCK, owner, page, Order::ZERO, no_stray)
+            self.free_with(page, no_stray)
+        }
+
+        fn free_with(&self, page: PageIdx, stray: impl Fn(BlockIdx)) -> bool {
+            let (block, _) = self.blocks.locate(page);
+            let owner = self.blocks.set_of(block).map_or(0, |(owner, _)| owner);
+            (self.pending).free_in_word(&self.blocks, block, owner, page, Order::ZERO, stray)
+        }
+
+        /// What is done, under the zone lock, about a block of the zone that has remote bits.
+        fn clear(&self, block: BlockIdx) {
+            self.blocks.clear_remote(block);
+        }
+
+        /// Takes the remote bits of a block of one word.
+        fn take_remote(&self, block: BlockIdx) -> u64 {
+            let bits = self.blocks.free_word(block, 0);
+            self.blocks.clear_remote(block);
+            bits
         }
 
         /// What the holder of a set does; returns the pages, and how many of them were free before.
         fn absorb(&self, set: u32) -> (u32, u32) {
+            self.absorb_some(set, STRETCH)
+        }
+
+        fn absorb_some(&self, set: u32, limit: u32) -> (u32, u32) {
             let (mut pages, mut twice) = (0, 0);
-            self.pending.take(&self.blocks, set, STRETCH, |block| {
-                if self.owner() != set {
+            self.pending.take(&self.blocks, set, limit, |block| {
+                if self.blocks.set_of(block).unwrap().0 != set {
                     return self.pending.forward(&self.blocks, block, &no_stray);
                 }
                 let found = self.blocks.absorb(block, |_, _| ());
@@ -301,7 +331,9 @@ mod models {
         /// When all is quiet, the owner finds `expected` pages, some of them perhaps before.
         fn ends_with(&self, before: u32, expected: u32) {
             let (pages, twice) = self.absorb(self.owner());
-            assert!(!self.blocks.has_remote(BLOCK), "a page is left");
+            let mut blocks = (0..self.blocks.nr_blocks()).map(BlockIdx);
+            let left = blocks.any(|block| self.blocks.has_remote(block));
+            assert!(!left, "a page is left");
             assert_eq!((before + pages, twice), (expected, 0));
         }
     }
@@ -401,6 +433,137 @@ mod models {
             let first = world.blocks.take_back(BLOCK, Holder::Set(1));
             assert_ne!(thread.join().unwrap(), first);
         });
+    }
+
+    /// A world of two blocks of set 0, both with something pending.
+    fn two_pending() -> Arc<World> {
+        let world = World::of_blocks(2);
+        for page in [PAGE, ELSEWHERE] {
+            assert!(world.free(page));
+        }
+        world
+    }
+
+    /// The holder of set 0 takes one of two blocks, while that one is freed into.
+    fn by_stretches(take_one: impl Fn(&World) -> u32 + Copy + Send + Sync + 'static) {
+        loom::model(move || {
+            let world = two_pending();
+            let shared = world.clone();
+            let page = ELSEWHERE.offset(1);
+            let freer = thread::spawn(move || assert!(shared.free(page)));
+            let absorbed = take_one(&world);
+            freer.join().unwrap();
+            world.ends_with(absorbed, 3);
+        });
+    }
+
+    #[test]
+    fn what_a_stretch_leaves_is_still_pending() {
+        by_stretches(|world| world.absorb_some(0, 1).0);
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is left")]
+    fn broken_if_the_rest_of_a_stack_is_put_over_what_came_meanwhile() {
+        by_stretches(|world| {
+            let first = BlockIdx(world.pending.0[0].swap(NO_BLOCK));
+            let rest = world.blocks.pending_next(first).load();
+            world.blocks.pending(first).swap(0);
+            mb_after_atomic();
+            let absorbed = world.blocks.absorb(first, |_, _| ()).0;
+            world.pending.0[0].swap(rest);
+            absorbed
+        });
+    }
+
+    /// Who looks for a free page from outside, beside an absorption of it.
+    fn looked_at(absorb: impl Fn(&World) + Copy + Send + Sync + 'static) {
+        loom::model(move || {
+            let world = World::new();
+            assert!(world.free(PAGE));
+            let shared = world.clone();
+            let owner = thread::spawn(move || absorb(&shared));
+            assert_ne!(world.blocks.free_word(BLOCK, 0), 0, "hidden");
+            owner.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_free_page_is_seen_at_every_moment() {
+        looked_at(|world| {
+            world.absorb(0);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "hidden")]
+    fn broken_if_the_remote_bit_goes_before_the_local_one_comes() {
+        looked_at(|world| {
+            assert!(world.blocks.put_pages(0, world.take_remote(BLOCK)).1 == 0);
+        });
+    }
+
+    /// A page is freed by its owner, which makes the block whole and gives it to the zone, and by another
+    /// CPU at the same moment.
+    fn freed_by_two(give_to_zone: impl Fn(&World) + Copy + Send + Sync + 'static) {
+        loom::model(move || {
+            let world = World::new();
+            let others = !(1 << PAGE.0);
+            assert_eq!(world.blocks.put_pages(0, others), (63, 0));
+            let shared = world.clone();
+            let other = thread::spawn(move || {
+                if !shared.blocks.any_local_in_word(PAGE, Order::ZERO) {
+                    shared.free_with(PAGE, |block| shared.clear(block));
+                }
+            });
+            assert!(world.blocks.put_in_word(PAGE, Order::ZERO));
+            give_to_zone(&world);
+            other.join().unwrap();
+            assert!(!world.blocks.has_remote(BLOCK), "a page is left");
+        });
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_double_free() {
+        freed_by_two(|world| {
+            world.blocks.set_holder(BLOCK, Holder::Zone);
+            mb();
+            let clear = |block| world.clear(block);
+            world.pending.pass_on(&world.blocks, 0, &clear);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a page is left")]
+    fn broken_if_nobody_looks_when_a_block_has_gone() {
+        freed_by_two(|world| world.blocks.set_holder(BLOCK, Holder::Zone));
+    }
+
+    /// A run is freed by one CPU, and a page of it by another one at the same moment.
+    fn freed_in_part(
+        put_run: impl Fn(&World, PageIdx, Order) -> bool + Copy + Send + Sync + 'static,
+    ) {
+        loom::model(move || {
+            let world = World::new();
+            let (run, part) = (Order::new(2), PageIdx(3));
+            let shared = world.clone();
+            let other = thread::spawn(move || shared.blocks.put_remote_in_word(part, Order::ZERO));
+            let run_freed = put_run(&world, PageIdx(0), run);
+            assert_ne!(other.join().unwrap(), run_freed);
+            let expected = if run_freed { 0b1111 } else { 0b1000 };
+            assert_eq!(world.blocks.free_word(BLOCK, 0), expected, "a part is free");
+        });
+    }
+
+    #[test]
+    fn a_run_is_freed_whole_or_not_at_all() {
+        freed_in_part(|world, page, order| world.blocks.put_remote_in_word(page, order));
+    }
+
+    #[test]
+    #[should_panic(expected = "a part is free")]
+    fn broken_if_bits_are_set_before_they_are_looked_at() {
+        freed_in_part(|world, _page, _order| world.blocks.put_remote_pages(0, 0b1111) == 0);
     }
 
     #[test]

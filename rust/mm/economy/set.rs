@@ -184,6 +184,7 @@ impl Economy {
     /// the set, or waits for it, and for the moment that the CPU may be inside: a stretch of blocks each.
     pub(super) fn seize(&self, cpu: CpuIdx, victim: CpuIdx) -> Held<'_> {
         let set: &Set = &self.sets[victim.idx()];
+        self.stats.inc(cpu, Event::Seize);
         loop {
             if let Some(seized) = set.gate.seize(victim) {
                 return Held {
