@@ -638,7 +638,7 @@ impl Held<'_> {
         if !self.settle_all(block) {
             return self.take_run(block, order).inspect(|_| {
                 if blocks.tag(block).mt != mt {
-                    self.count(Event::Fallback);
+                    self.count_fallback();
                 }
             });
         }
@@ -657,6 +657,11 @@ impl Held<'_> {
     /// was current. Returns whether it is whole now.
     pub(super) fn settle_all(&self, block: BlockIdx) -> bool {
         let blocks = self.blocks();
+        if blocks.pending(block).load() != 0 {
+            // Rather than absorb it behind the back of the stack: its next owner would hear of frees into it
+            // only from this set.
+            self.take_pending();
+        }
         self.absorb_block(block);
         if is_current(blocks, block) {
             self.retire_current(blocks.tag(block).mt);
@@ -673,17 +678,23 @@ impl Held<'_> {
             let current = self.set.current[other.idx()].load();
             if current != NO_BLOCK && may_use(BlockIdx(current)) {
                 if let Some(bit) = blocks.take_run(BlockIdx(current), order) {
-                    self.count(Event::Fallback);
+                    self.count_fallback();
                     return Some(blocks.page(BlockIdx(current), bit));
                 }
             }
             let lists = &self.set.partial[other.idx()];
             if let Some(page) = self.run_from_partial(lists, order, SEARCH_MAX, may_use) {
-                self.count(Event::Fallback);
+                self.count_fallback();
                 return Some(page);
             }
         }
         None
+    }
+
+    /// A chunk for one type came out of a block of another one.
+    fn count_fallback(&self) {
+        self.count(Event::Fallback);
+        self.count(Event::FallbackSteal);
     }
 
     fn count(&self, event: Event) {
