@@ -243,14 +243,16 @@ impl Model {
         self.managed - self.nr_used
     }
 
-    /// Whether the blocks of a run are of types that a request may use together. The list policies
-    /// do not merge CMA blocks with others, as mainline does not.
+    /// Whether the blocks of a run are of types that a request may use together: no policy joins CMA blocks
+    /// with others, as mainline does not merge them.
     fn suits(&self, first: u32, order: u8, mt: Migratetype) -> bool {
         let nr = 1_usize << order.saturating_sub(self.block_order);
         let block = (first >> self.block_order) as usize;
-        let blocks = &self.cma[block..block + nr];
-        let none = !blocks.contains(&true);
-        none || mt == Migratetype::Movable && (self.policy == ECONOMY || !blocks.contains(&false))
+        let mut blocks = self.cma[block..block + nr].iter();
+        match self.cma[block] {
+            true => mt == Migratetype::Movable && blocks.all(|cma| *cma),
+            false => blocks.all(|cma| !cma),
+        }
     }
 
     /// Whether there is an aligned free run that a request may use. Each range begins aligned to the largest
