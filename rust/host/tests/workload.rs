@@ -741,7 +741,10 @@ fn refused_frees_are_found() {
 #[test]
 fn spurious_failures_are_found() {
     for workload in WORKLOADS {
-        for (cpus, order) in [("0", "0"), ("0-1", orders(workload, "0-3"))] {
+        // Where more is in use than there are chunks of an order, nothing is known of that order.
+        let few = matches!(workload, "pair" | "fanout" | "stress");
+        let order = if few { orders(workload, "0-2") } else { "0" };
+        for cpus in ["0", "0-1"] {
             for (verify, mean) in [(1, 1), (0, 40)] {
                 let (mut model, host) = (Model::new(ROOMY), Host::new(ROOMY));
                 model.mean = mean;
@@ -786,9 +789,9 @@ fn spurious_failures_are_found() {
 fn want_of_memory_is_not_spurious() {
     for workload in WORKLOADS {
         for (cpus, verify) in [("0", 1), ("0-1", 1), ("0,2,5-6", 1), ("0-3", 0)] {
-            for (pages, order) in [(256, "0-6"), (1 << 12, "0-9"), (256, "6")] {
+            for (pages, order) in [(256, "0-6"), (1 << 11, "0-8"), (256, "6")] {
                 let (model, host) = (Model::new(pages), Host::new(pages));
-                let amount = if workload == "hog" { "" } else { "ops=4000" };
+                let amount = if workload == "hog" { "" } else { "ops=1500" };
                 let order = orders(workload, order);
                 let command = format!(
                     "workload={workload} cpus={cpus} {amount} order={order} mt=mixed repeat=2 \
