@@ -45,7 +45,7 @@ const MAX_REPEAT: u64 = 1_000;
 /// Largest working set in pages. The zone bounds it further.
 const MAX_PAGES: u64 = u32::MAX as u64;
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "workload",
     "cpus",
     "free_cpus",
@@ -63,6 +63,7 @@ const KEYS: [&str; 17] = [
     "how",
     "lock_times",
     "latency",
+    "vain",
 ];
 
 /// Reads `workload=W cpus=LIST [key=value ...]`. A key that would have no effect on the workload
@@ -116,6 +117,11 @@ pub fn parse_run(line: &str) -> core::result::Result<Spec, CommandError<'_>> {
         })?,
         lock_times: pairs.parse("lock_times", default.lock_times, read_switch)?,
         latency: pairs.parse("latency", default.latency, read_switch)?,
+        vain: pairs.parse("vain", default.vain, |key, word| {
+            let order = number(key, word, 1, u64::from(TOP_ORDER))?;
+            // CAST: checked right above.
+            Ok(Some(Order::new(order as u8)))
+        })?,
         ..default
     })
 }
@@ -152,6 +158,11 @@ fn refuse_useless<'a>(pairs: &Pairs<'a, { KEYS.len() }>, workload: Workload) -> 
             "ms",
             workload == Workload::Frag,
             "not with workload=frag, which does the same at every fill level",
+        ),
+        (
+            "vain",
+            workload != Workload::Stress,
+            "only with workload=stress",
         ),
     ];
     for (key, refused, why) in useless {
@@ -273,6 +284,9 @@ impl fmt::Display for Spec {
             if on {
                 write!(f, " {name}=1")?;
             }
+        }
+        if let Some(order) = self.vain {
+            write!(f, " vain={order}")?;
         }
         Ok(())
     }

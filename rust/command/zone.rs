@@ -144,6 +144,12 @@ impl ZoneSpec {
         // CAST: `ranges` is at most `MAX_RANGES`, and 1 at least.
         self.pages() / (self.ranges as u32).max(1)
     }
+
+    /// Pages of the pageblocks that are of type CMA.
+    pub fn cma_pages(&self) -> u64 {
+        let blocks = u64::from(self.pages() >> self.block_order);
+        (blocks * u64::from(self.cma_percent) / 100) << self.block_order
+    }
 }
 
 /// A command to `zones`; prints as the line that gives it.

@@ -49,6 +49,16 @@ pub(crate) unsafe fn page_address(page: NonNull<bindings::page>) -> *mut u8 {
     unsafe { pcpb_page_address(page.as_ptr()) }.cast()
 }
 
+/// The number by which the kernel knows the page at an address.
+///
+/// # Safety
+///
+/// The address is one that [`page_address`] gave, or of a page adjacent to it and taken with it.
+pub(crate) unsafe fn pfn_of(address: *mut u8) -> u64 {
+    // SAFETY: By caller precondition.
+    unsafe { pcpb_pfn(address.cast()) as u64 }
+}
+
 /// One contiguous range.
 ///
 /// # Invariants
@@ -199,6 +209,6 @@ impl Addresses {
     /// The number by which the kernel knows a page of the zone.
     pub(crate) fn pfn(&self, page: PageIdx) -> u64 {
         // SAFETY: The zone has this page.
-        unsafe { pcpb_pfn(self.of(page).cast()) as u64 }
+        unsafe { pfn_of(self.of(page)) }
     }
 }

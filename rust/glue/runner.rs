@@ -12,7 +12,7 @@
 use super::{
     cpu::{self, Residence},
     interrupts::{Interruptible, Interrupts},
-    ranges::Addresses,
+    ranges::{pfn_of, Addresses},
     refusal::{refusal, Outcome, Refusal},
     stock::StockPage,
     zone::{Backend, Managed, Zone},
@@ -21,7 +21,7 @@ use crate::{
     mm::{
         self,
         platform::{self, AtomicU32},
-        types::{Context, CpuIdx, PageIdx},
+        types::{Context, CpuIdx, Order, PageIdx},
         PageAllocator, //
     },
     workload::{
@@ -31,6 +31,7 @@ use crate::{
         Memory,
         Plan,
         PlanError,
+        Promise,
         Report,
         Verdict,
         ZoneFacts,
@@ -61,8 +62,7 @@ const _: () = assert!(PAGE_SIZE == PAGE_WORDS as usize * size_of::<u64>());
 /// # Errors
 ///
 /// `EINVAL` for CPUs that are not online or what the zone cannot serve, `EBUSY` if a run is on,
-/// `EINTR` if a signal stopped it, `EIO` if a page had been damaged or the allocator refused a
-/// free, `ENOMEM`.
+/// `EINTR` if a signal stopped it, `EIO` if the allocator did what it must not, `ENOMEM`.
 pub(crate) fn run(zone: &Zone, spec: &Spec) -> Outcome {
     if let Some(cpu) = spec.all_cpus().iter().find(|cpu| !cpu::is_online(*cpu)) {
         return Err(refusal!(
@@ -74,9 +74,20 @@ pub(crate) fn run(zone: &Zone, spec: &Spec) -> Outcome {
     }
     let _claim = zone.start_run()?;
     let report = match zone.backend() {
-        Backend::List(managed) => run_managed(zone, spec, managed),
-        Backend::Economy(managed) => run_managed(zone, spec, managed),
-        Backend::Stock(alloc) => run_in(zone, spec, u64::from(zone.spec().pages()), alloc, &ByPage),
+        // Sets keep pieces of larger chunks, which only a drain puts together; others fill up again
+        // meanwhile.
+        Backend::List(managed) => run_managed(zone, spec, Order::ZERO, managed),
+        Backend::Economy(managed) => {
+            run_managed(zone, spec, Order::new(zone.spec().block_order), managed)
+        }
+        Backend::Stock(alloc) => {
+            let facts = ZoneFacts {
+                pages: u64::from(zone.spec().pages()),
+                max_order: alloc.max_order(),
+                promise: None,
+            };
+            run_in(zone, spec, &facts, alloc, &ByPage)
+        }
     }?;
     let verdict = report.verdict();
     zone.set_result(report);
@@ -89,7 +100,13 @@ pub(crate) fn run(zone: &Zone, spec: &Spec) -> Outcome {
     Err(refusal!(errno, "{}/run: {verdict}", zone.name()))
 }
 
-fn run_managed<A>(zone: &Zone, spec: &Spec, managed: &Managed<A>) -> Outcome<KBox<Report>>
+/// Runs in a zone whose policy serves chunks of up to order `promised` as long as there are any.
+fn run_managed<A>(
+    zone: &Zone,
+    spec: &Spec,
+    promised: Order,
+    managed: &Managed<A>,
+) -> Outcome<KBox<Report>>
 where
     A: PageAllocator<Page = PageIdx> + mm::Report,
 {
@@ -97,9 +114,18 @@ where
         alloc, addresses, ..
     } = managed;
     let pages = alloc.managed_pages();
+    let facts = ZoneFacts {
+        pages,
+        max_order: alloc.max_order(),
+        promise: Some(Promise::new(
+            alloc.stats(),
+            promised,
+            zone.spec().cma_pages(),
+        )),
+    };
     #[cfg(CONFIG_KASAN_GENERIC)]
     let alloc = &super::poison::Poisoning { alloc, addresses };
-    run_in(zone, spec, pages, alloc, addresses)
+    run_in(zone, spec, &facts, alloc, addresses)
 }
 
 // Not inlined, as what it calls: the stack of who waits for a run stays small. Plans and reports are
@@ -108,7 +134,7 @@ where
 fn run_in<A, L>(
     zone: &Zone,
     spec: &Spec,
-    pages: u64,
+    facts: &ZoneFacts,
     alloc: &A,
     locate: &L,
 ) -> Outcome<KBox<Report>>
@@ -116,11 +142,7 @@ where
     A: PageAllocator,
     L: Locate<A::Page>,
 {
-    let facts = ZoneFacts {
-        pages,
-        max_order: alloc.max_order(),
-    };
-    let plan = lay_out(zone, spec, &facts)?;
+    let plan = lay_out(zone, spec, facts)?;
     alloc.time_locks(spec.lock_times);
     let no_memory = |_| refuse(zone, PlanError::NoMemory);
     let before = Counters::take(alloc).map_err(no_memory)?;
@@ -498,6 +520,12 @@ impl<P: Copy, L: Locate<P>> Memory<P> for Pages<'_, L> {
         unsafe { word(self.0, page, nr, at).read_volatile() }
     }
 
+    fn is_aligned(&self, page: P, order: Order) -> bool {
+        // SAFETY: The page was allocated, by the contract of `Memory`.
+        let pfn = unsafe { pfn_of(self.0.address(page)) };
+        pfn % u64::from(order.pages()) == 0
+    }
+
     #[inline]
     fn to_bits(page: P) -> u64 {
         <L as Locate<P>>::to_bits(page)
@@ -545,6 +573,10 @@ impl<P: Copy, L: Locate<P>> Memory<P> for ThisMachine<'_, L> {
     #[inline]
     fn read_word(&self, page: P, nr: u32, word: u32) -> u64 {
         self.pages.read_word(page, nr, word)
+    }
+
+    fn is_aligned(&self, page: P, order: Order) -> bool {
+        self.pages.is_aligned(page, order)
     }
 
     #[inline]

@@ -6,7 +6,7 @@
 //! that is already there, interrupts included. Totals are sums over CPUs; they are exact when nothing runs.
 
 use super::{
-    platform::{Array, AtomicU64, CachePadded},
+    platform::{mb, Array, AtomicU32, AtomicU64, CachePadded},
     types::{CpuIdx, Migratetype, Order, Result, NR_ORDERS, NR_PCP_TYPES},
 };
 
@@ -111,7 +111,11 @@ pub const NR_COUNTERS: usize = NR_EVENTS + 2 * NR_PER_ORDER;
 struct CpuStats([AtomicU64; NR_COUNTERS]);
 
 /// Counters of all CPUs of a zone.
-pub struct Stats(Array<CachePadded<CpuStats>>);
+pub struct Stats {
+    cpus: Array<CachePadded<CpuStats>>,
+    /// Times that they were set to zero.
+    resets: AtomicU32,
+}
 
 /// What one counter counts; prints its name in debugfs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,12 +175,15 @@ impl Stats {
     /// `NoMemory` if there is no room for them.
     pub fn new(nr_cpus: usize) -> Result<Stats> {
         let zero = |_| CachePadded(CpuStats(core::array::from_fn(|_| AtomicU64::new(0))));
-        Ok(Stats(Array::new(nr_cpus, zero)?))
+        Ok(Stats {
+            cpus: Array::new(nr_cpus, zero)?,
+            resets: AtomicU32::new(0),
+        })
     }
 
     #[inline(always)]
     fn bump(&self, cpu: CpuIdx, nr: usize, by: u64) {
-        self.0[cpu.idx()].0 .0[nr].add_local(by);
+        self.cpus[cpu.idx()].0 .0[nr].add_local(by);
     }
 
     /// Counts `by` events on `cpu`, which is the calling CPU.
@@ -218,17 +225,17 @@ impl Stats {
 
     /// Number of CPUs.
     pub fn nr_cpus(&self) -> usize {
-        self.0.len()
+        self.cpus.len()
     }
 
     /// Counter `nr` of one CPU.
     pub fn get(&self, cpu: CpuIdx, nr: usize) -> u64 {
-        self.0[cpu.idx()].0 .0[nr].load()
+        self.cpus[cpu.idx()].0 .0[nr].load()
     }
 
     /// Counter `nr` summed over the CPUs.
     pub fn total(&self, nr: usize) -> u64 {
-        self.0.iter().map(|cpu| cpu.0 .0[nr].load()).sum()
+        self.cpus.iter().map(|cpu| cpu.0 .0[nr].load()).sum()
     }
 
     /// An event summed over the CPUs.
@@ -236,9 +243,43 @@ impl Stats {
         self.total(event as usize)
     }
 
+    /// Pages that were allocated, in chunks of all orders. While CPUs are at work, all that had been
+    /// counted before, and maybe some more.
+    pub fn pages_allocated(&self) -> u64 {
+        self.pages(NR_EVENTS)
+    }
+
+    /// The same of pages that were freed.
+    pub fn pages_freed(&self) -> u64 {
+        self.pages(NR_EVENTS + NR_PER_ORDER)
+    }
+
+    /// Sums up the chunks of a verb, whose counters begin at `first`.
+    fn pages(&self, first: usize) -> u64 {
+        let of = |cpu: &CachePadded<CpuStats>| -> u64 {
+            let chunks = cpu.0 .0[first..first + NR_PER_ORDER].iter().enumerate();
+            chunks
+                .map(|(nr, word)| word.load() << (nr % NR_ORDERS))
+                .sum()
+        };
+        self.cpus.iter().map(of).sum()
+    }
+
+    /// How often the counters were set to zero, or are about to be.
+    pub fn resets(&self) -> u32 {
+        mb();
+        self.resets.load()
+    }
+
     /// Sets everything to zero. Counts made meanwhile on other CPUs may survive or be lost.
     pub fn reset(&self) {
-        for word in self.0.iter().flat_map(|cpu| &cpu.0 .0) {
+        let mut resets = self.resets.load();
+        while let Err(now) = self.resets.cmpxchg(resets, resets.wrapping_add(1)) {
+            resets = now;
+        }
+        // ORDERING: Whoever sees a zero sees that there was a reset.
+        mb();
+        for word in self.cpus.iter().flat_map(|cpu| &cpu.0 .0) {
             word.store(0);
         }
     }

@@ -16,7 +16,8 @@ use crate::mm::{
     },
     types::{
         Order,
-        Result, //
+        Result,
+        MAX_ORDER, //
     },
 };
 
@@ -77,6 +78,21 @@ impl<P: Copy> Chunk<P> {
         };
         (0..self.tag.order().pages()).map(wrong).sum()
     }
+}
+
+/// Whether a chunk of `order` is aligned to its size in memory; one that was allocated as a run of pages
+/// to `2^MAX_ORDER` pages at most.
+pub(super) fn is_aligned<P: Copy>(
+    memory: &impl Memory<P>,
+    page: P,
+    order: Order,
+    run: bool,
+) -> bool {
+    let least = match run {
+        true => order.min(Order::new(MAX_ORDER)),
+        false => order,
+    };
+    memory.is_aligned(page, least)
 }
 
 /// Places for chunks that several CPUs can reach. Where all chunks of a run have the same order and

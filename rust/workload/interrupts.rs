@@ -8,6 +8,7 @@
 
 use super::{
     chunk::{
+        is_aligned,
         Chunk,
         Tag, //
     },
@@ -112,6 +113,7 @@ impl Interrupts {
             sum.failures += hand.failures;
             sum.wrongs.stamps += hand.wrongs.stamps;
             sum.wrongs.frees += hand.wrongs.frees;
+            sum.wrongs.misaligned += hand.wrongs.misaligned;
         }
         sum
     }
@@ -139,7 +141,7 @@ impl Plan {
         M: Memory<A::Page>,
     {
         let hands = &self.interrupts().0;
-        let context = self.spec().context;
+        let at = (zone, cpu, self.spec().context);
         let Some(mut own) = hands[worker].try_lock(Irq::Keep) else {
             return;
         };
@@ -148,7 +150,7 @@ impl Plan {
                 0..=3 => self.interrupt_alloc(&mut own, worker, cpu, zone, memory),
                 4..=6 => {
                     if let Some(chunk) = own.take() {
-                        self.interrupt_free(&mut own.wrongs, chunk, (zone, cpu, context), memory);
+                        self.interrupt_free(&mut own.wrongs, worker, chunk, at, memory);
                     }
                 }
                 _ => {
@@ -161,7 +163,7 @@ impl Plan {
                         }
                     };
                     if let Some(chunk) = taken {
-                        self.interrupt_free(&mut own.wrongs, chunk, (zone, cpu, context), memory);
+                        self.interrupt_free(&mut own.wrongs, worker, chunk, at, memory);
                     }
                 }
             }
@@ -184,15 +186,21 @@ impl Plan {
         if hand.len == MOST_CHUNKS || hand.pages + pages > MOST_PAGES {
             return;
         }
+        let (ledger, account) = (self.ledger(), self.ledger().interrupts_of(worker));
+        ledger.ask(account, pages);
         let Ok(page) = zone.alloc(cpu, order, mt, self.spec().context) else {
             hand.failures += 1;
+            ledger.settle(account, pages);
             return;
         };
         let tag = Tag::new(worker, hand.sequence, order);
         hand.sequence += 1;
         hand.ops += 1;
         if self.spec().verify {
-            Chunk { page, tag }.stamp(memory, self.spec().seed);
+            let chunk = Chunk { page, tag };
+            chunk.stamp(memory, self.spec().seed);
+            let aligned = is_aligned(memory, page, order, false);
+            hand.wrongs.misaligned += u64::from(!aligned);
         }
         hand.chunks[hand.len] = Some(Chunk {
             page: M::to_bits(page),
@@ -205,6 +213,7 @@ impl Plan {
     fn interrupt_free<A, M>(
         &self,
         wrongs: &mut Wrongs,
+        worker: usize,
         chunk: Chunk<u64>,
         (zone, cpu, context): (&A, CpuIdx, Context),
         memory: &M,
@@ -217,8 +226,13 @@ impl Plan {
         if self.spec().verify {
             wrongs.stamps += Chunk { page, tag }.wrong_stamps(memory, self.spec().seed);
         }
-        let freed = zone.free(cpu, page, tag.order(), context);
-        wrongs.frees += u64::from(freed.is_err());
+        match zone.free(cpu, page, tag.order(), context) {
+            Ok(()) => {
+                let account = self.ledger().interrupts_of(worker);
+                self.ledger().settle(account, tag.order().pages().into());
+            }
+            Err(_) => wrongs.frees += 1,
+        }
     }
 
     /// Frees what the interrupts of all CPUs have, when they are over. `cpu` is the calling one; task
@@ -228,12 +242,13 @@ impl Plan {
         A: PageAllocator,
         M: Memory<A::Page>,
     {
-        for hand in self.interrupts().0.iter() {
+        for (worker, hand) in self.interrupts().0.iter().enumerate() {
             loop {
                 let chunk = hand.lock(Irq::Save).take();
                 let Some(chunk) = chunk else { break };
                 let mut wrongs = Wrongs::default();
-                self.interrupt_free(&mut wrongs, chunk, (zone, cpu, Context::Task), memory);
+                let at = (zone, cpu, Context::Task);
+                self.interrupt_free(&mut wrongs, worker, chunk, at, memory);
                 let mut hand = hand.lock(Irq::Save);
                 hand.wrongs.stamps += wrongs.stamps;
                 hand.wrongs.frees += wrongs.frees;

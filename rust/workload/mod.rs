@@ -23,6 +23,7 @@ pub mod spec;
 mod barrier;
 mod chunk;
 mod latency;
+mod ledger;
 mod ring;
 mod rng;
 
@@ -37,9 +38,10 @@ mod sets;
 mod solo;
 mod stress;
 
-use crate::mm::types::CpuIdx;
+use crate::mm::types::{CpuIdx, Order};
 
 pub use self::{
+    ledger::Promise,
     plan::{
         Plan,
         PlanError,
@@ -47,6 +49,7 @@ pub use self::{
     },
     report::{
         Counters,
+        Errors,
         Report,
         Verdict, //
     }, //
@@ -87,6 +90,10 @@ pub trait Memory<P: Copy> {
 
     /// Reads what [`Memory::write_word`] writes.
     fn read_word(&self, page: P, nr: u32, word: u32) -> u64;
+
+    /// Whether the memory of a chunk that the caller has allocated, and that begins with `page`, is
+    /// aligned as one of `order` has to be.
+    fn is_aligned(&self, page: P, order: Order) -> bool;
 
     /// A page as a number, to be handed to another CPU.
     fn to_bits(page: P) -> u64;

@@ -19,6 +19,10 @@ use super::{
     handover,
     interrupts::Interrupts,
     latency::Latencies,
+    ledger::{
+        Ledger,
+        Promise, //
+    },
     report::{
         Counters,
         Found,
@@ -42,7 +46,11 @@ use super::{
         Spec,
         Workload, //
     },
-    stress::Hand,
+    stress::{
+        self,
+        Hand,
+        Pins, //
+    },
     worker::{
         Worker,
         STRETCH, //
@@ -86,6 +94,8 @@ pub struct ZoneFacts {
     pub pages: u64,
     /// Largest order that the policy serves.
     pub max_order: Order,
+    /// What must not be refused; `None` where nobody knows what is free.
+    pub promise: Option<Promise>,
 }
 
 /// Why a run cannot be planned; prints as words for `last_error`.
@@ -158,6 +168,7 @@ pub struct Plan {
     pool: Pool,
     board: Board,
     latencies: Latencies,
+    ledger: Ledger,
     interrupts: Interrupts,
 }
 
@@ -173,7 +184,7 @@ impl Plan {
             Workload::Contig => Order::new(TOP_ORDER),
             _ => zone.max_order,
         };
-        if spec.order.hi > max_order {
+        if spec.order.hi.max(spec.vain.unwrap_or(Order::ZERO)) > max_order {
             return Err(PlanError::Order(zone.max_order));
         }
         let zone_pages = zone.pages.min(u64::from(u32::MAX));
@@ -241,6 +252,7 @@ impl Plan {
             pool: Pool::new(segments, alike)?,
             board: Board::new(nr, boards)?,
             latencies: Latencies::new(if spec.latency { nr } else { 0 })?,
+            ledger: Ledger::new(spec, zone.promise, zone_pages, nr)?,
             interrupts: Interrupts::new(spec, nr)?,
             seats,
         })
@@ -351,6 +363,7 @@ impl Plan {
         let setting = Setting {
             spec: self.spec,
             policy,
+            judged: self.ledger.judges(),
             set_pages: self.set_pages,
             workers: self.seats.len(),
             repetitions: self.begun.load() as usize,
@@ -398,6 +411,10 @@ impl Plan {
 
     pub(super) fn latencies(&self) -> &Latencies {
         &self.latencies
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub(super) fn interrupts(&self) -> &Interrupts {
@@ -502,7 +519,7 @@ enum Tools<P> {
     Exit(Set),
     Hog(Set),
     Rand(Slots<P>),
-    Stress(Hand<P>),
+    Stress(Hand<P>, Pins<P>),
     Frag(Keeper<P>),
 }
 
@@ -516,7 +533,7 @@ impl<P: Copy> Tools<P> {
             Workload::Exit => Tools::Exit(Set::new(chunks)?),
             Workload::Hog => Tools::Hog(Set::new(plan.pool.segments() * SEGMENT)?),
             Workload::Rand => Tools::Rand(Slots::new(chunks)?),
-            Workload::Stress => Tools::Stress(Hand::new(chunks)?),
+            Workload::Stress => Tools::Stress(Hand::new(chunks)?, Pins::new(plan)?),
             Workload::Frag => Tools::Frag(Keeper::new(chunks, plan.zone_pages)?),
         })
     }
@@ -527,8 +544,10 @@ impl<P: Copy> Tools<P> {
         A: PageAllocator<Page = P>,
         M: Machine<P>,
     {
-        if let Tools::Rand(slots) = self {
-            slots.prepare(worker);
+        match self {
+            Tools::Rand(slots) => slots.prepare(worker),
+            Tools::Stress(_, pins) => pins.prepare(worker),
+            _ => {}
         }
     }
 
@@ -546,7 +565,7 @@ impl<P: Copy> Tools<P> {
             Tools::Exit(set) => sets::exit(worker, set, passes),
             Tools::Hog(set) => sets::hog(worker, set, passes),
             Tools::Rand(slots) => slots.hit(worker),
-            Tools::Stress(hand) => hand.play(worker),
+            Tools::Stress(hand, _) => stress::play(worker, hand),
             Tools::Frag(keeper) => keeper.keep(worker, passes, repetition),
         }
     }
@@ -559,7 +578,10 @@ impl<P: Copy> Tools<P> {
     {
         match self {
             Tools::Rand(slots) => slots.clean_up(worker),
-            Tools::Stress(hand) => hand.clean_up(worker),
+            Tools::Stress(hand, pins) => {
+                hand.clean_up(worker);
+                pins.clean_up(worker);
+            }
             Tools::Frag(keeper) => keeper.clean_up(worker),
             _ => {}
         }

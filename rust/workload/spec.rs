@@ -177,6 +177,8 @@ pub struct Spec {
     pub lock_times: bool,
     /// Whether each call of the allocator is timed.
     pub latency: bool,
+    /// Order that `stress` asks for in vain, in a zone in which every such chunk has a page in use.
+    pub vain: Option<Order>,
 }
 
 impl Spec {
@@ -221,6 +223,7 @@ impl Spec {
             },
             lock_times: false,
             latency: false,
+            vain: None,
         }
     }
 

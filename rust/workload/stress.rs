@@ -5,16 +5,24 @@
 //! Each worker holds chunks of its own and rolls dice: allocate or free one, a burst of either,
 //! hand one to a neighbour, drain somebody's set. What neighbours hand over is freed every so
 //! often. Nobody waits for anybody: what finds no room in a ring is freed by who has it.
+//!
+//! With `vain=` the first worker asks for large chunks only, of which there are none: before, the others
+//! have taken all of them and kept a page of each. What it turns over in its search is what the
+//! others want to allocate from.
 
 use super::{
     chunk::Chunk,
     handover::absorb,
+    plan::Plan,
     worker::Worker,
     Machine, //
 };
 use crate::mm::{
     platform::Array,
-    types::Result,
+    types::{
+        Order,
+        Result, //
+    },
     PageAllocator, //
 };
 
@@ -23,6 +31,94 @@ const BURST: u32 = 32;
 
 /// Rolls of the dice between two looks at the rings.
 const ROLLS: u64 = 64;
+
+/// Does the part of a worker.
+pub(super) fn play<A, M>(worker: &mut Worker<'_, A, M>, hand: &mut Hand<A::Page>)
+where
+    A: PageAllocator,
+    M: Machine<A::Page>,
+{
+    match worker.plan.spec().vain {
+        Some(order) if !pins(worker.plan, worker.nr) => ask_in_vain(worker, order),
+        _ => hand.play(worker),
+    }
+}
+
+/// Asks for chunks of an order until the share of allocations is done.
+fn ask_in_vain<A, M>(worker: &mut Worker<'_, A, M>, order: Order)
+where
+    A: PageAllocator,
+    M: Machine<A::Page>,
+{
+    loop {
+        let nr = worker.stretch(ROLLS);
+        if nr == 0 {
+            return;
+        }
+        for _ in 0..nr {
+            // It happens that there is one.
+            if let Some(chunk) = worker.alloc_of(order) {
+                worker.free(chunk);
+            }
+        }
+        absorb(worker, worker.nr);
+    }
+}
+
+/// Whether a worker holds pins: all do but the first, if there are others.
+fn pins(plan: &Plan, worker: usize) -> bool {
+    worker != 0 || plan.nr_workers() == 1
+}
+
+/// The pages that keep chunks of the order in `vain=` from being whole.
+pub(super) struct Pins<P>(Array<Option<Chunk<P>>>);
+
+impl<P: Copy> Pins<P> {
+    /// An even share of all pins for each that holds some.
+    pub(super) fn new(plan: &Plan) -> Result<Pins<P>> {
+        let nr = plan.spec().vain.map_or(0, |order| {
+            let holders = (plan.nr_workers() - 1).max(1);
+            (plan.zone_pages() >> order.get()).div_ceil(holders as u64)
+        });
+        Ok(Pins(Array::new(nr as usize, |_| None)?))
+    }
+
+    /// Takes the share, as far as there is anything.
+    pub(super) fn prepare<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        let Some(order) = worker.plan.spec().vain else {
+            return;
+        };
+        if !pins(worker.plan, worker.nr) {
+            return;
+        }
+        for place in self.0.iter_mut() {
+            *place = if worker.breathe() {
+                worker.pin(order)
+            } else {
+                None
+            };
+            if place.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Frees them.
+    pub(super) fn clean_up<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    where
+        A: PageAllocator<Page = P>,
+        M: Machine<P>,
+    {
+        for chunk in self.0.iter_mut().filter_map(Option::take) {
+            worker.breathe();
+            worker.free(chunk);
+        }
+    }
+}
 
 /// The chunks that a worker holds: the first `len`, young ones rather towards the end.
 pub(super) struct Hand<P> {
@@ -56,7 +152,7 @@ impl<P: Copy> Hand<P> {
     }
 
     /// Rolls dice until the share of allocations is done.
-    pub(super) fn play<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
+    fn play<A, M>(&mut self, worker: &mut Worker<'_, A, M>)
     where
         A: PageAllocator<Page = P>,
         M: Machine<P>,

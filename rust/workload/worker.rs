@@ -6,6 +6,7 @@
 use super::{
     barrier::Passes,
     chunk::{
+        is_aligned,
         Chunk,
         Tag, //
     },
@@ -154,6 +155,10 @@ pub(super) struct Wrongs {
     pub(super) stamps: u64,
     /// Frees that the allocator refused.
     pub(super) frees: u64,
+    /// Chunks that are not aligned to their size in memory.
+    pub(super) misaligned: u64,
+    /// Allocations refused beside free memory.
+    pub(super) spurious: u64,
 }
 
 /// One worker during its run.
@@ -171,6 +176,8 @@ pub(super) struct Worker<'a, A: PageAllocator, M> {
     seed: u64,
     touch: Touch,
     verify: bool,
+    /// Whether calls are neither verified nor timed.
+    plain: bool,
     /// Whether pages are written to at all.
     marking: bool,
     /// Room for the pages of a bulk call; none where there are no such calls.
@@ -217,6 +224,7 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             seed: spec.seed,
             touch: spec.touch,
             verify: spec.verify,
+            plain: !spec.verify && !spec.latency,
             marking: spec.verify || spec.touch != Touch::None,
             sequence: 0,
             tally: Tally::default(),
@@ -249,10 +257,100 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     #[inline]
     pub(super) fn alloc(&mut self) -> Option<Chunk<A::Page>> {
         let (order, mt) = self.requests.next();
-        let page = self.timed(Call::Alloc, || {
-            self.zone.alloc(self.cpu, order, mt, self.context)
-        });
-        self.got(page, order)
+        self.alloc_one(order, mt)
+    }
+
+    /// Allocates a chunk of an order that is not of the sequence.
+    pub(super) fn alloc_of(&mut self, order: Order) -> Option<Chunk<A::Page>> {
+        let mt = self.requests.next_type();
+        self.alloc_one(order, mt)
+    }
+
+    /// Takes a run of `2^order` pages and frees all of it but the first page. No part of what is counted.
+    pub(super) fn pin(&mut self, order: Order) -> Option<Chunk<A::Page>> {
+        let (mt, ledger) = (self.requests.next_type(), self.plan.ledger());
+        let (nr, rest) = (order.pages(), order.pages() - 1);
+        ledger.ask(self.nr, nr.into());
+        let Ok(page) = (self.zone).alloc_contig(self.cpu, nr, mt, self.context) else {
+            ledger.settle(self.nr, nr.into());
+            return None;
+        };
+        let second = self.zone.page_of_run(page, 1);
+        let freed = (self.zone).free_contig(self.cpu, second, rest, self.context);
+        self.settle(&freed, rest.into());
+        self.wrongs.frees += u64::from(freed.is_err());
+        let tag = Tag::new(self.nr, self.sequence, Order::ZERO);
+        self.sequence += 1;
+        let chunk = Chunk { page, tag };
+        if self.marking {
+            self.mark(chunk);
+        }
+        Some(chunk)
+    }
+
+    #[inline]
+    fn alloc_one(&mut self, order: Order, mt: Migratetype) -> Option<Chunk<A::Page>> {
+        let page = match self.plain {
+            true => self.zone.alloc(self.cpu, order, mt, self.context),
+            false => self.alloc_closely(order, mt),
+        };
+        self.got(page, order, mt)
+    }
+
+    /// What the zone has for a request, as a run of pages if that is the manner of the run.
+    fn call(&self, order: Order, mt: Migratetype) -> Result<A::Page> {
+        match self.runs {
+            true => (self.zone).alloc_contig(self.cpu, order.pages(), mt, self.context),
+            false => self.zone.alloc(self.cpu, order, mt, self.context),
+        }
+    }
+
+    /// The same with what is wanted besides: its time taken, the answer judged.
+    #[inline(never)]
+    fn alloc_closely(&mut self, order: Order, mt: Migratetype) -> Result<A::Page> {
+        let (ledger, pages) = (self.plan.ledger(), u64::from(order.pages()));
+        ledger.ask(self.nr, pages);
+        let freed = ledger.freed();
+        let page = self.timed(Call::Alloc, || self.call(order, mt));
+        if !self.verify {
+            return page;
+        }
+        match page {
+            Ok(page) => {
+                let aligned = is_aligned(self.machine, page, order, self.runs);
+                self.wrongs.misaligned += u64::from(!aligned);
+            }
+            Err(_) => {
+                let spurious = ledger.is_spurious(order, mt, freed, pages);
+                self.wrongs.spurious += u64::from(spurious);
+                ledger.settle(self.nr, pages);
+            }
+        }
+        page
+    }
+
+    /// Judges a refusal where calls are not watched closely.
+    #[cold]
+    #[inline(never)]
+    fn refused(&mut self, order: Order, mt: Migratetype) {
+        if self.verify {
+            return;
+        }
+        let again = || match self.call(order, mt) {
+            Ok(page) => {
+                let freed = match self.runs {
+                    true => (self.zone).free_contig(self.cpu, page, order.pages(), self.context),
+                    false => self.zone.free(self.cpu, page, order, self.context),
+                };
+                // The run is about what it would have been.
+                debug_assert!(freed.is_ok());
+                false
+            }
+            Err(_) => true,
+        };
+        let ledger = self.plan.ledger();
+        let spurious = ledger.is_spurious_again((order, mt), self.zone.stats(), again);
+        self.wrongs.spurious += u64::from(spurious);
     }
 
     /// Does a call, and takes its time if that is wanted.
@@ -274,16 +372,23 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             return self.alloc();
         }
         let (order, mt) = self.requests.next();
-        let page = self.timed(Call::Alloc, || {
-            (self.zone).alloc_contig(self.cpu, order.pages(), mt, self.context)
-        });
-        self.got(page, order)
+        let page = match self.plain {
+            true => (self.zone).alloc_contig(self.cpu, order.pages(), mt, self.context),
+            false => self.alloc_closely(order, mt),
+        };
+        self.got(page, order, mt)
     }
 
     #[inline]
-    fn got(&mut self, page: Result<A::Page>, order: Order) -> Option<Chunk<A::Page>> {
+    fn got(
+        &mut self,
+        page: Result<A::Page>,
+        order: Order,
+        mt: Migratetype,
+    ) -> Option<Chunk<A::Page>> {
         let Ok(page) = page else {
             self.tally.failures += 1;
+            self.refused(order, mt);
             return None;
         };
         let tag = Tag::new(self.nr, self.sequence, order);
@@ -308,6 +413,9 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     pub(super) fn alloc_array(&mut self, nr: u64, mut each: impl FnMut(Chunk<A::Page>)) -> u64 {
         let mt = self.requests.next_type();
         let (zone, cpu, context) = (self.zone, self.cpu, self.context);
+        let ledger = self.plan.ledger();
+        ledger.ask(self.nr, nr);
+        let freed = ledger.freed();
         let mut array = self.array.take();
         let got = match &mut array {
             Some(array) => {
@@ -317,6 +425,15 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             None => 0,
         };
         self.array = array;
+        let missing = nr - got as u64;
+        if missing > 0 {
+            self.refused(Order::ZERO, mt);
+            if self.verify {
+                let spurious = ledger.is_spurious(Order::ZERO, mt, freed, missing);
+                self.wrongs.spurious += u64::from(spurious);
+                ledger.settle(self.nr, missing);
+            }
+        }
         let first = self.sequence;
         self.sequence += got as u64;
         self.tally.ops += got as u64;
@@ -336,6 +453,18 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
     /// Checks a chunk, whoever allocated it, and frees it.
     #[inline]
     pub(super) fn free(&mut self, chunk: Chunk<A::Page>) {
+        let Chunk { page, tag } = chunk;
+        let freed = match self.plain {
+            true => self.zone.free(self.cpu, page, tag.order(), self.context),
+            false => self.free_closely(chunk),
+        };
+        self.wrongs.frees += u64::from(freed.is_err());
+        self.tally.frees += 1;
+    }
+
+    /// Frees a chunk with what is wanted besides.
+    #[inline(never)]
+    fn free_closely(&mut self, chunk: Chunk<A::Page>) -> Result<()> {
         if self.verify {
             self.check(chunk);
         }
@@ -343,8 +472,15 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
         let freed = self.timed(Call::Free, || {
             self.zone.free(self.cpu, page, tag.order(), self.context)
         });
-        self.wrongs.frees += u64::from(freed.is_err());
-        self.tally.frees += 1;
+        self.settle(&freed, tag.order().pages().into());
+        freed
+    }
+
+    /// Notes that pages have been freed, where somebody wants to know.
+    fn settle(&self, freed: &Result<()>, pages: u64) {
+        if self.verify && freed.is_ok() {
+            self.plan.ledger().settle(self.nr, pages);
+        }
     }
 
     /// Checks a chunk and frees it in the manner of the run, now or with the next [`Worker::flush`].
@@ -367,6 +503,7 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
                 let freed = self.timed(Call::Free, || {
                     self.zone.free_contig(self.cpu, page, nr, self.context)
                 });
+                self.settle(&freed, nr.into());
                 self.wrongs.frees += u64::from(freed.is_err());
             }
             How::Array => {
@@ -379,6 +516,7 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
                     let freed = self.timed(Call::Free, || {
                         self.zone.free(self.cpu, page, Order::ZERO, self.context)
                     });
+                    self.settle(&freed, 1);
                     self.wrongs.frees += u64::from(freed.is_err());
                 }
             }
@@ -408,6 +546,7 @@ impl<'a, A: PageAllocator, M: Machine<A::Page>> Worker<'a, A, M> {
             let pages = &mut array[..self.waiting];
             let (zone, cpu, context) = (self.zone, self.cpu, self.context);
             let freed = self.timed(Call::Free, || zone.free_bulk(cpu, pages, context));
+            self.settle(&freed, self.waiting as u64);
             self.wrongs.frees += u64::from(freed.is_err());
         }
         self.array = array;

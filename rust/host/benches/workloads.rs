@@ -13,7 +13,7 @@
 use pcp_buddy::{
     command::parse_run,
     mm::{
-        types::{PageIdx, Result},
+        types::{Order, PageIdx, Result},
         Config, Economy, ListAllocator, ListPolicy, PageAllocator,
     },
     workload::{Counters, Machine, Memory, Plan, ZoneFacts},
@@ -66,6 +66,10 @@ impl Memory<PageIdx> for Threads {
         0
     }
 
+    fn is_aligned(&self, page: PageIdx, order: Order) -> bool {
+        page.is_aligned(order)
+    }
+
     fn to_bits(page: PageIdx) -> u64 {
         page.0.into()
     }
@@ -92,6 +96,7 @@ fn run<A: PageAllocator<Page = PageIdx>>(zone: &A, command: &str) -> HashMap<Str
     let facts = ZoneFacts {
         pages: ZONE_PAGES.into(),
         max_order: zone.max_order(),
+        promise: None,
     };
     let spec = parse_run(command).unwrap_or_else(|err| panic!("{command}: {err}"));
     let plan = Plan::new(&spec, &facts).unwrap_or_else(|err| panic!("{command}: {err}"));

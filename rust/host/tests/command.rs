@@ -241,6 +241,7 @@ fn run_by_default() {
             how: How::Single,
             lock_times: false,
             latency: false,
+            vain: None,
         }
     );
     assert_eq!(run_spec("workload=bulk cpus=0").amount, Amount::Round);
@@ -252,6 +253,8 @@ fn run_by_default() {
     let stress = run_spec("workload=stress cpus=0");
     assert!(stress.verify && stress.mobility == Mobility::Mixed);
     assert!(!run_spec("workload=stress cpus=0 verify=0").verify);
+    let vain = run_spec("workload=stress cpus=0 vain=18").vain;
+    assert_eq!(vain, Some(Order::new(18)));
 }
 
 #[test]
@@ -282,6 +285,7 @@ fn run_with_everything() {
             how: How::Single,
             lock_times: true,
             latency: true,
+            vain: None,
         }
     );
     let spec = run_spec("workload=exit cpus=1 ms=250 free=shuffled mt=reclaimable order=10");
@@ -488,7 +492,7 @@ fn near_command() -> impl Strategy<Value = String> {
         Just("all".to_string()),
         Just("=".to_string()),
         "(policy|size|ranges|node|block_order|spb|batch|high|cma|workload|cpus|free_cpus|order|mt|\
-         ops|ms|pages|seed|touch|verify|context|repeat|free)=",
+         ops|ms|pages|seed|touch|verify|context|repeat|free|vain)=",
         "(stock|pcp|owner|on|off|pair|bulk|purge|hog|stress|mixed|lifo|none|task) ",
         "[0-9]{1,21}[KMGkm,-]? ?",
         "[ \t\n]",
@@ -529,10 +533,11 @@ fn any_spec() -> impl Strategy<Value = Spec> {
         any::<[bool; 3]>(),
         1..=1000u32,
         prop::sample::select(FreeOrder::ALL),
+        prop::option::of(1..=18u8),
     );
     (what, how).prop_map(|(what, how)| {
         let (workload, cpus, free_cpus, (a, b), mobility) = what;
-        let (amount, pages, seed, touch, [verify, lock_times, latency], repeat, free) = how;
+        let (amount, pages, seed, touch, [verify, lock_times, latency], repeat, free, vain) = how;
         let default = Spec::new(workload, cpus);
         let amount = match amount {
             Some(Amount::Ops(_)) if workload == Workload::Hog => default.amount,
@@ -557,6 +562,9 @@ fn any_spec() -> impl Strategy<Value = Spec> {
             repeat,
             lock_times,
             latency,
+            vain: vain
+                .filter(|_| workload == Workload::Stress)
+                .map(Order::new),
             free: if workload.has_phases() {
                 free
             } else {

@@ -8,17 +8,18 @@ use std::collections::BTreeSet;
 
 use common::{
     alloc, assert_ok, config, free,
-    model::{index_ranges, run, Op},
-    Policy, BLOCK_PAGES, CPUS, POLICIES,
+    model::{index_ranges, run, Op, Shape},
+    Policy, BLOCK_ORDER, BLOCK_PAGES, CPUS, ECONOMY, POLICIES,
 };
-use pcp_buddy::mm::types::{Context, CpuIdx, Migratetype, PageIdx};
+use pcp_buddy::mm::types::{Context, CpuIdx, Migratetype, PageIdx, BLOCK_ORDERS};
 use proptest::prelude::*;
 
 fn op() -> impl Strategy<Value = Op> {
     let cpu = 0..CPUS;
-    let order = prop_oneof![6 => Just(0u8), 3 => 1..=6u8, 1 => 7..=10u8];
+    // Which orders there are is up to the zone; the others are refused.
+    let order = prop_oneof![12 => Just(0u8), 6 => 1..=6u8, 2 => 7..=10u8, 1 => 11..=19u8];
     prop_oneof![
-        50 => (cpu.clone(), order, 0..3usize)
+        50 => (cpu.clone(), order.clone(), 0..3usize)
             .prop_map(|(cpu, order, mt)| Op::Alloc { cpu, order, mt }),
         45 => (cpu.clone(), any::<usize>())
             .prop_map(|(cpu, which)| Op::Free { cpu, which }),
@@ -30,10 +31,41 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (cpu.clone(), any::<usize>(), any::<usize>())
             .prop_map(|(cpu, which, cut)| Op::FreeRun { cpu, which, cut }),
         2 => cpu.clone().prop_map(|cpu| Op::DoubleFree { cpu }),
+        2 => (cpu.clone(), any::<usize>(), order)
+            .prop_map(|(cpu, which, order)| Op::WrongFree { cpu, which, order }),
         3 => (cpu.clone(), cpu.clone()).prop_map(|(cpu, target)| Op::Drain { cpu, target }),
         1 => (1..CPUS).prop_map(|cpu| Op::Offline { cpu }),
         1 => (1..CPUS).prop_map(|cpu| Op::Online { cpu }),
     ]
+}
+
+/// Zones of one or more ranges of up to `most` blocks, most of them no power of two long, with
+/// watermarks that make sense and such that do not.
+fn shape(most: u32) -> impl Strategy<Value = Shape> {
+    let batch = prop_oneof![
+        4 => (1..=64u32).prop_map(Some),
+        1 => Just(None),
+        1 => prop::sample::select(vec![1, 1 << 20, 1 << 24]).prop_map(Some),
+    ];
+    let high = prop_oneof![
+        4 => (0..=400u32).prop_map(Some),
+        1 => Just(None),
+        1 => prop::sample::select(vec![0, 1, 1 << 20, 1 << 24]).prop_map(Some),
+    ];
+    (
+        prop_oneof![2 => Just(BLOCK_ORDER), 1 => BLOCK_ORDERS],
+        prop::collection::vec(prop_oneof![1..=20u32.min(most), 1..=most], 1..=3),
+        batch,
+        high,
+        prop_oneof![Just(0u8), 0..=100u8],
+    )
+        .prop_map(|(block_order, blocks, batch, high, cma_percent)| Shape {
+            block_order,
+            blocks,
+            batch,
+            high,
+            cma_percent,
+        })
 }
 
 /// Zones of one or more ranges, some of them no power of two of blocks long.
@@ -143,10 +175,18 @@ proptest! {
     #[test]
     fn every_policy_keeps_every_page(
         policy in prop::sample::select(&POLICIES[..]),
-        ranges in ranges(),
-        tune in (1..=64u32, 0..=400u32, prop_oneof![Just(0u8), 0..=100u8]),
+        shape in shape(20),
         ops in prop::collection::vec(op(), 1..600),
     ) {
-        run(policy, &ranges, tune, &ops);
+        run(policy, &shape, &ops, 8);
+    }
+
+    /// Gigabytes: one bit a page costs little.
+    #[test]
+    fn economy_keeps_every_page_of_large_zones(
+        shape in shape(4000),
+        ops in prop::collection::vec(op(), 1..200),
+    ) {
+        run(ECONOMY, &shape, &ops, 50);
     }
 }

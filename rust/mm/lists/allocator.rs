@@ -40,6 +40,9 @@ use crate::mm::{
     Config, Hotplug, ListPolicy, PageAllocator, Report,
 };
 
+/// How often an allocation looks again because pages were on their way.
+const MAX_TURNS: u32 = 16;
+
 /// A zone under policy `pcp`, `owner` or `split`.
 pub struct ListAllocator {
     pub(super) policy: ListPolicy,
@@ -216,20 +219,45 @@ impl ListAllocator {
             .or_else(|| self.alloc_from_zone(cpu, order, mt))
             .or_else(|| match ctx {
                 Context::Task => {
-                    self.after_targeted_drain(cpu, || self.alloc_from_zone(cpu, order, mt))
+                    self.after_targeted_drain(cpu, order, || self.alloc_from_zone(cpu, order, mt))
                 }
                 _ => None,
             })
     }
 
-    /// Last resort of an allocation: gives the sets back to the zone one after the other, this
-    /// CPU's first, then upwards from it, and stops as soon as the request is served. CPUs that
-    /// have nothing are left alone after a look.
+    /// Last resort of an allocation of chunks of `order`: gives the sets back to the zone one after the
+    /// other, this CPU's first, then upwards from it, and stops as soon as the request is served.
+    /// CPUs that have nothing are left alone after a look.
     pub(super) fn after_targeted_drain(
         &self,
         cpu: CpuIdx,
+        order: Order,
         alloc: impl Fn() -> Option<PageIdx>,
     ) -> Option<PageIdx> {
+        if let Some(page) = self.drain_until(cpu, &alloc) {
+            return Some(page);
+        }
+        if order > Order::ZERO {
+            return None;
+        }
+        // There is no page on any set, but one may have been drained into the zone after the look there.
+        // Who drains counts that before it lets go of the set. Bounded, as each turn is due to somebody else.
+        let mut drained = self.stats.total_event(Event::Drain);
+        for _ in 0..MAX_TURNS {
+            if let Some(page) = alloc().or_else(|| self.drain_until(cpu, &alloc)) {
+                return Some(page);
+            }
+            let now = self.stats.total_event(Event::Drain);
+            if now == drained {
+                break;
+            }
+            drained = now;
+        }
+        None
+    }
+
+    /// Gives back one set after the other until the request is served.
+    fn drain_until(&self, cpu: CpuIdx, alloc: &impl Fn() -> Option<PageIdx>) -> Option<PageIdx> {
         let nr_cpus = self.sets.count();
         for i in 0..nr_cpus {
             let target = (cpu.idx() + i) % nr_cpus;

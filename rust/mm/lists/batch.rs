@@ -201,7 +201,7 @@ impl ListAllocator {
     ) -> Option<PageIdx> {
         let alloc = || self.span_from_zone(cpu, chunks, mt);
         alloc().or_else(|| match ctx {
-            Context::Task => self.after_targeted_drain(cpu, alloc),
+            Context::Task => self.after_targeted_drain(cpu, Order::new(MAX_ORDER), alloc),
             _ => None,
         })
     }

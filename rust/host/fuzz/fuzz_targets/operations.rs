@@ -9,8 +9,8 @@ mod common;
 
 use arbitrary::Arbitrary;
 use common::{
-    model::{run, Op},
-    BLOCK_PAGES, CPUS, POLICIES,
+    model::{run, Op, Shape},
+    CPUS, ECONOMY, POLICIES,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -18,12 +18,22 @@ use libfuzzer_sys::fuzz_target;
 #[derive(Arbitrary, Debug)]
 struct Case {
     policy: u8,
-    /// Blocks of each range.
+    block_order: u8,
+    /// Blocks of each range; times a hundred for `economy` if the last bit of the policy says so.
     ranges: [u8; 3],
     batch: u8,
     high: u8,
     cma: u8,
     ops: Vec<Step>,
+}
+
+/// A watermark: none, a small one, or a very large one.
+fn watermark(byte: u8, least: u32) -> Option<u32> {
+    match byte {
+        0 => None,
+        255 => Some(1 << 24),
+        byte => Some((u32::from(byte) - 1) * 2 + least),
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -35,6 +45,7 @@ enum Step {
     AllocRun(u8, u16),
     FreeRun(u8, u8, u16),
     DoubleFree(u8),
+    WrongFree(u8, u16, u8),
     Drain(u8, u8),
     Offline(u8),
     Online(u8),
@@ -59,7 +70,7 @@ impl From<&Step> for Op {
         match *step {
             Step::Alloc(who, order) => Op::Alloc {
                 cpu: cpu(who),
-                order: order % 11,
+                order: order % 20,
                 mt: mt(who),
             },
             Step::Free(who, which) => Op::Free {
@@ -86,6 +97,11 @@ impl From<&Step> for Op {
                 cut: cut.into(),
             },
             Step::DoubleFree(who) => Op::DoubleFree { cpu: cpu(who) },
+            Step::WrongFree(who, which, order) => Op::WrongFree {
+                cpu: cpu(who),
+                which: which.into(),
+                order: order % 20,
+            },
             Step::Drain(who, target) => Op::Drain {
                 cpu: cpu(who),
                 target: cpu(target),
@@ -98,18 +114,22 @@ impl From<&Step> for Op {
 
 fuzz_target!(|case: Case| {
     let policy = POLICIES[usize::from(case.policy) % POLICIES.len()];
-    let blocks = case.ranges.map(|blocks| u32::from(blocks) % 21);
-    let ranges: Vec<u32> = (blocks.iter().filter(|blocks| **blocks != 0))
-        .map(|blocks| blocks * BLOCK_PAGES)
-        .collect();
-    if ranges.is_empty() {
+    let large = policy == ECONOMY && case.policy >= 128;
+    let blocks = case.ranges.map(|blocks| match large {
+        true => u32::from(blocks) * 100,
+        false => u32::from(blocks) % 21,
+    });
+    let shape = Shape {
+        block_order: 6 + case.block_order % 5,
+        blocks: blocks.into_iter().filter(|blocks| *blocks != 0).collect(),
+        batch: watermark(case.batch, 1),
+        high: watermark(case.high, 0),
+        cma_percent: case.cma % 101,
+    };
+    if shape.blocks.is_empty() {
         return;
     }
-    let tune = (
-        u32::from(case.batch) % 64 + 1,
-        u32::from(case.high) * 2,
-        case.cma % 101,
-    );
     let ops: Vec<Op> = case.ops.iter().map(Op::from).collect();
-    run(policy, &ranges, tune, &ops);
+    let every = if large { 64 } else { 8 };
+    run(policy, &shape, &ops, every);
 });

@@ -89,6 +89,11 @@ pub(crate) fn assert_ok(zone: &dyn Zone) {
 
 /// Drains all sets and asserts that the zone is as new: everything free, whole and unowned.
 pub(crate) fn assert_pristine(zone: &dyn Zone) {
+    assert_pristine_in(zone, BLOCK_ORDER);
+}
+
+/// The same of a zone with blocks of another order.
+pub(crate) fn assert_pristine_in(zone: &dyn Zone, block_order: u8) {
     for cpu in 0..CPUS {
         zone.drain(CpuIdx(0), CpuIdx(cpu));
     }
@@ -97,7 +102,7 @@ pub(crate) fn assert_pristine(zone: &dyn Zone) {
     let mut shown = 0;
     for row in zone.free_chunks(Place::Zone) {
         for (order, nr) in row[..=zone.max_order().idx()].iter().enumerate() {
-            let fragment = order < BLOCK_ORDER.into() && *nr != 0;
+            let fragment = order < block_order.into() && *nr != 0;
             assert!(!fragment, "a fragment of order {order} is left");
             shown += nr << order;
         }
@@ -110,7 +115,11 @@ pub(crate) fn assert_pristine(zone: &dyn Zone) {
     for block in (0..zone.nr_blocks()).map(BlockIdx) {
         if let Some(info) = zone.block_info(block) {
             assert_eq!(info.owner, None, "{block:?} is owned");
-            assert_eq!(info.free_zone_pages, BLOCK_PAGES, "{block:?} is not whole");
+            assert_eq!(
+                info.free_zone_pages,
+                1 << block_order,
+                "{block:?} is not whole"
+            );
         }
     }
 }
