@@ -302,3 +302,19 @@ fn requests_in_vain_disturb_nobody() {
     free_all(&*zone, 1, kept);
     assert_pristine(&*zone);
 }
+
+/// A block that was taken from its owner while frees into it were pending leaves no trace with that one.
+#[test]
+fn the_next_owner_of_a_gathered_block_hears_of_frees_at_once() {
+    let zone = ECONOMY.zone(&high(4, &[2 * BLOCK_PAGES])).unwrap();
+    let pages = alloc_pages(&*zone, 1, 2 * BLOCK_PAGES);
+    free_all(&*zone, 2, pages);
+    let run = alloc(&*zone, 0, 7, MOVABLE).unwrap();
+    free(&*zone, 0, run, 7).unwrap();
+    let page = alloc(&*zone, 3, 0, MOVABLE).unwrap();
+    free(&*zone, 0, page, 0).unwrap();
+    zone.drain(CpuIdx(0), CpuIdx(3));
+    let in_zone = zone.free_chunks(Place::Zone)[MOVABLE.idx()];
+    assert_eq!(in_zone[7], 1, "{in_zone:?}");
+    assert_ok(&*zone);
+}
