@@ -78,6 +78,8 @@ KERNELS = {kernel.name: kernel for kernel in (
            emulator="qemu-system-x86_64"),
 )}
 DEFAULT = "uml"
+# Those that look for bugs.
+DEBUG = ("uml-debug", "x86-debug")
 
 
 def source():

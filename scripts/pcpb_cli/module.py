@@ -51,9 +51,18 @@ def ensure(wanted):
 
 def ensure_planted(wanted):
     """Builds the module of planted bugs for a test kernel; returns its path."""
-    out = BUILD / f"{wanted.name}-planted"
-    _make(out, [*kernel.make_args(wanted), f"SRC={PLANTED}"], f"{wanted.name}: planted bugs")
-    return out / PLANTED / "planted.ko"
+    _make(_planted_dir(wanted), [*kernel.make_args(wanted), f"SRC={PLANTED}"],
+          f"{wanted.name}: planted bugs")
+    return planted(wanted)
+
+
+def planted(wanted):
+    """Where the module of planted bugs is."""
+    return _planted_dir(wanted) / PLANTED / "planted.ko"
+
+
+def _planted_dir(wanted):
+    return BUILD / f"{wanted.name}-planted"
 
 
 def lint(wanted):

@@ -36,10 +36,10 @@ def command(args):
     wanted = kernel.KERNELS[args.kernel]
     if not 1 <= args.cpus <= wanted.max_cpus:
         raise Failed(f"--cpus: {wanted.name} has 1 to {wanted.max_cpus} CPUs, not {args.cpus}")
-    nodes = [_size(word) for word in args.numa.split(",")] if args.numa else []
+    nodes = [size(word) for word in args.numa.split(",")] if args.numa else []
     if nodes and not wanted.emulator:
         raise Failed(f"--numa: {wanted.name} has one node; x86 has as many as you like")
-    mem_bytes = sum(nodes) or _size(args.mem)
+    mem_bytes = sum(nodes) or size(args.mem)
     setup.ensure(wanted)
     insmod = []
     if not args.no_module:
@@ -108,7 +108,7 @@ def _qemu_nodes(cpus, nodes):
     return argv
 
 
-def _size(text):
+def size(text):
     """A size such as 512M in bytes."""
     number, unit = (text[:-1], text[-1].upper()) if text and text[-1].isalpha() else (text, "")
     if not number.isdecimal() or unit not in ("", *SIZE_UNITS):
