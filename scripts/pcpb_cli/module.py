@@ -5,7 +5,6 @@ The kbuild call itself is in the top-level Makefile, which works without pcpb.
 """
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -86,8 +85,8 @@ def _make(out, args, what):
         # A source changed during the build may have been read before.
         os.utime(built_for, ns=(start_ns, start_ns))
     text = log.read_text(encoding="utf-8")
-    if "warning" in text:
-        print(text, file=sys.stderr)
+    if "warning:" in text:
+        steps.say(text)
 
 
 def _up_to_date(wanted, out):

@@ -40,6 +40,7 @@ def log_file(name):
 _own = threading.local()
 # What is running for us, to be ended if we are.
 _children = set()
+_ending = threading.Event()
 
 
 @contextlib.contextmanager
@@ -71,6 +72,8 @@ def tell(text):
 @contextlib.contextmanager
 def child(argv, **popen_args):
     """A process of ours, which does not outlive us."""
+    if _ending.is_set():
+        raise Failed("interrupted")
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **popen_args)
     _children.add(process)
     try:
@@ -84,7 +87,8 @@ def child(argv, **popen_args):
 
 
 def end_children():
-    """Ends the processes of all threads."""
+    """Ends the processes of all threads, and lets them start no more."""
+    _ending.set()
     for process in list(_children):
         process.terminate()
 
