@@ -63,7 +63,8 @@ def what_counts(comparison, cpus):
     if not crowded(comparison, cpus):
         return None
     return (f"{cpu_word(cpus)} on {comparison.data['host']['cpus']} of the host: counts are results "
-            "(acquisitions of locks, sections with interrupts off, remote frees, IPIs, blocks). Times "
+            "(acquisitions of locks, sections with interrupts off, remote frees, drains and steals with "
+            "their IPIs, blocks). Times "
             "are not, and neither is whatever comes of them (pages per second, ratios of times, "
             "contention): CPUs wait for their turn on the host. These have a '~'.")
 
