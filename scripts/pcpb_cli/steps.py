@@ -86,6 +86,11 @@ def child(argv, **popen_args):
         _children.discard(process)
 
 
+def ending():
+    """Whether the processes have been ended, so that their results say nothing."""
+    return _ending.is_set()
+
+
 def end_children():
     """Ends the processes of all threads, and lets them start no more."""
     _ending.set()

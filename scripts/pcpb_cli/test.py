@@ -111,6 +111,8 @@ class Results:
 
     def add(self, name, tally, lines, seconds):
         """A test has ended."""
+        if steps.ending():
+            return
         with self.lock:
             self.total.add(tally)
             self.seconds[name] = seconds
@@ -440,7 +442,7 @@ def _shared_boots(debug, tests, results):
     Each boot that comes to its end proves that it would have found bugs.
     """
     good, number, left = True, 0, tests
-    while left:
+    while left and not steps.ending():
         number += 1
         boot = SharedBoot(debug, left, results, number)
         good = boot.run() and good

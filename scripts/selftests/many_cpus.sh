@@ -6,7 +6,7 @@
 # Stamps every page, and counts operations; looks at no times.
 # Needs 64 CPUs and 2 GiB of memory.
 #
-# pcpb: cpus=64 mem=3G timeout=300
+# pcpb: cpus=64 mem=3G timeout=600
 . "$(dirname "$0")/lib.sh"
 
 # stressed POLICY CPUS: all of them at once, then everything is back. Two ranges, so that
