@@ -63,6 +63,8 @@ def _parser():
     test = commands.add_parser("test", help="run all tests")
     test.add_argument("--only", metavar="PATTERN",
                       help="only tests whose name contains this or matches it as a shell pattern")
+    test.add_argument("--quick", action="store_true",
+                      help="only the most telling ones, for whoever is changing something")
     test.set_defaults(run=_test)
 
     fuzz = commands.add_parser("fuzz", help="look for input that breaks commands or allocators")
@@ -125,7 +127,7 @@ def _vm(args):
 
 def _test(args):
     from pcpb_cli import test
-    return test.command(args.only)
+    return test.command(args.only, args.quick)
 
 
 def _fuzz(args):

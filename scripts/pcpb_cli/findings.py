@@ -53,10 +53,28 @@ def ratios(comparison):
     return [finding for finding in found if finding.by_cpus]
 
 
+def crowded(comparison, cpus):
+    """Whether a guest had more CPUs than the host has cores: then its times are no result."""
+    return cpus > comparison.data["host"]["cpus"]
+
+
+def what_counts(comparison, cpus):
+    """Which figures of such a guest are results and which are not, or None for others."""
+    if not crowded(comparison, cpus):
+        return None
+    return (f"{cpu_word(cpus)} on {comparison.data['host']['cpus']} of the host: counts are results "
+            "(acquisitions of locks, sections with interrupts off, remote frees, drains and steals with "
+            "their IPIs, blocks). Times "
+            "are not, and neither is whatever comes of them (pages per second, ratios of times, "
+            "contention): CPUs wait for their turn on the host. These have a '~'.")
+
+
 def _finding(comparison, policy, base, what):
     metric = {TIME: records.TIME, ZONE_LOCK: records.ZONE_LOCK}[what]
     by_cpus = {}
     for cpus in comparison.cpus:
+        if what == TIME and crowded(comparison, cpus):
+            continue
         by_workload = comparison.ratios(metric, cpus, policy, base)
         if by_workload:
             by_cpus[cpus] = _range(by_workload, what)
@@ -117,17 +135,15 @@ def notes(comparison):
         found.append(
             "The kernel is User Mode Linux with a patch that masks inter-processor interrupts "
             "softly (scripts/kernel/uml-soft-ipi.patch; nothing of mm/): switching interrupts off "
-            "costs a few ns as on hardware, instead of 500.")
+            "costs a few ns as on hardware, instead of 500. With uml-yield.patch a CPU that spins "
+            "lets others run now and then.")
     elif data["kernel"]["name"].startswith("uml"):
         found.append(
             "The kernel is User Mode Linux without a patch: with more than one CPU each section "
             "with interrupts off costs about 500 ns, where hardware takes a few. Compare times "
             "only where the column irq-off/op says about the same.")
     found += _irq_off(comparison)
-    host_cpus = data["host"]["cpus"]
-    if comparison.cpus[-1] > host_cpus:
-        found.append(f"The host has {host_cpus} CPUs; in guests with more, CPUs wait for their turn "
-                     "on the host, and times and scaling say little.")
+    found += filter(None, (what_counts(comparison, cpus) for cpus in comparison.cpus))
     found += _busy_host(comparison)
     found += _failures(comparison)
     if data["quick"]:

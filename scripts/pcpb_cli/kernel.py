@@ -39,6 +39,9 @@ class Kernel:
     emulator: str = ""  # what runs the image; "" if it is a program itself
 
 
+# Of User Mode Linux only: what interrupts cost, and more CPUs than the host has cores.
+UML_PATCHES = ("uml-soft-ipi.patch", "uml-yield.patch")
+
 # ARCH=um builds Rust as position independent code, which the module loader,
 # knowing no GOT relocations, would refuse.
 UML_MODULE_ARGS = ("RUSTFLAGS_MODULE=-Crelocation-model=static -Ccode-model=large",)
@@ -54,27 +57,29 @@ QEMU_X86 = (("qemu-system-x86", "qemu-system-x86_64"),)
 LLVM_PACKAGES = (("clang-19", "clang-19"), ("lld-19", "ld.lld-19"), ("llvm-19", "llvm-ar-19"))
 
 KERNELS = {kernel.name: kernel for kernel in (
-    Kernel("uml", "User Mode Linux that masks IPIs softly; the default",
-           arch="um", configs=("uml.config",), image="linux", max_cpus=16,
-           patches=("uml-soft-ipi.patch",), module_args=UML_MODULE_ARGS),
+    Kernel("uml", "User Mode Linux that masks IPIs softly and yields as it spins; the default",
+           arch="um", configs=("uml.config",), image="linux", max_cpus=64,
+           patches=UML_PATCHES, module_args=UML_MODULE_ARGS),
     Kernel("uml-plain", "User Mode Linux without a patch",
-           arch="um", configs=("uml.config",), image="linux", max_cpus=16,
+           arch="um", configs=("uml.config",), image="linux", max_cpus=64,
            module_args=UML_MODULE_ARGS),
     Kernel("uml-debug", "User Mode Linux with KASAN, lockdep and their kind",
-           arch="um", base="alldefconfig", configs=("uml.config", "uml-debug.config"),
-           image="linux", max_cpus=16, patches=("uml-soft-ipi.patch", "uml-debug-stack.patch"),
+           arch="um", configs=("uml.config", "uml-debug.config"),
+           image="linux", max_cpus=64, patches=(*UML_PATCHES, "uml-debug-stack.patch"),
            build_args=(*LLVM_ARGS, *STUB_ARGS),
            module_args=(*LLVM_ARGS, *UML_MODULE_ARGS), packages=LLVM_PACKAGES),
     Kernel("x86", "x86-64 under QEMU, emulated",
-           arch="x86_64", configs=("x86.config",), image="arch/x86/boot/bzImage", max_cpus=64,
+           arch="x86_64", configs=("x86.config",), image="vmlinux", max_cpus=64,
            packages=QEMU_X86, emulator="qemu-system-x86_64"),
     Kernel("x86-debug", "the same with KASAN, lockdep and their kind",
            arch="x86_64", configs=("x86.config", "x86-debug.config"),
-           image="arch/x86/boot/bzImage", max_cpus=64, build_args=LLVM,
+           image="vmlinux", max_cpus=64, build_args=LLVM,
            module_args=LLVM, packages=(*QEMU_X86, *LLVM_PACKAGES),
            emulator="qemu-system-x86_64"),
 )}
 DEFAULT = "uml"
+# Those that look for bugs.
+DEBUG = ("uml-debug", "x86-debug")
 
 
 def source():

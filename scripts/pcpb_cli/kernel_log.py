@@ -23,13 +23,16 @@ def complaint(text):
     return next((line.strip() for line in text.splitlines() if SPLAT.search(line)), None)
 
 
-def problem_of_planted(text):
-    """What is wrong with the log of a boot that ended with planted bugs, in words, or None."""
-    _, started, text = text.partition(MODULE_LOADED)
-    if not started:
-        return f"{MODULE_LOADED!r} is not there"
+def problem_of_planted(text, boot=None):
+    """What is wrong with the log of a boot that ended with planted bugs, in words, or None.
+
+    `boot` is the log of the boot, where that is not in `text`.
+    """
     before, _, after = text.partition(PLANTED_FROM)
-    found = complaint(before)
+    _, loaded, own = (before if boot is None else boot).partition(MODULE_LOADED)
+    if not loaded:
+        return f"{MODULE_LOADED!r} is not there"
+    found = complaint(own) or boot and complaint(before)
     if found:
         return f"the kernel complained: {found}"
     missing = [what for what, times in PLANTED_FOUND.items() if after.count(what) < times]

@@ -5,7 +5,6 @@ The kbuild call itself is in the top-level Makefile, which works without pcpb.
 """
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -51,9 +50,18 @@ def ensure(wanted):
 
 def ensure_planted(wanted):
     """Builds the module of planted bugs for a test kernel; returns its path."""
-    out = BUILD / f"{wanted.name}-planted"
-    _make(out, [*kernel.make_args(wanted), f"SRC={PLANTED}"], f"{wanted.name}: planted bugs")
-    return out / PLANTED / "planted.ko"
+    _make(_planted_dir(wanted), [*kernel.make_args(wanted), f"SRC={PLANTED}"],
+          f"{wanted.name}: planted bugs")
+    return planted(wanted)
+
+
+def planted(wanted):
+    """Where the module of planted bugs is."""
+    return _planted_dir(wanted) / PLANTED / "planted.ko"
+
+
+def _planted_dir(wanted):
+    return BUILD / f"{wanted.name}-planted"
 
 
 def lint(wanted):
@@ -77,8 +85,8 @@ def _make(out, args, what):
         # A source changed during the build may have been read before.
         os.utime(built_for, ns=(start_ns, start_ns))
     text = log.read_text(encoding="utf-8")
-    if "warning" in text:
-        print(text, file=sys.stderr)
+    if "warning:" in text:
+        steps.say(text)
 
 
 def _up_to_date(wanted, out):

@@ -8,6 +8,8 @@ from pcpb_cli.records import BASELINE, CONTROL, POLICIES
 
 # Panels side by side in a chart.
 PANELS = 2
+# Beside the times of a guest with more CPUs than the host has cores.
+NO_RESULT = " (no result: CPUs waited for the host)"
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -66,7 +68,9 @@ def render(comparison, path, columns, table):
         "free; times are elapsed time over the operations of all CPUs.</p>",
     ]
     for cpus in comparison.cpus:
-        body += [f"<h3>{findings.cpu_word(cpus)}</h3>", _table(comparison, cpus, columns, table)]
+        said = findings.what_counts(comparison, cpus)
+        body += [f"<h3>{findings.cpu_word(cpus)}</h3>", f"<p>{escape(said)}</p>" if said else "",
+                 _table(comparison, cpus, columns, table)]
     body += ["<h2>Workloads</h2>", _commands(comparison)]
     styles = STYLE + "".join(_colours(POLICIES[name]) for name in comparison.policies)
     return "\n".join([
@@ -181,7 +185,7 @@ def _ratios(comparison, base, others):
         f"Time per operation divided by that of {base} in the same round; left of ×1 is faster. "
         "Dot: median; bar: lowest to highest round. Logarithmic.",
         _dots(comparison, f"Time against {base}", others, figure, scale,
-              form=findings.times, mark=1))
+              form=findings.times, mark=1, timed=True))
 
 
 def _throughput(comparison, policies):
@@ -193,7 +197,8 @@ def _throughput(comparison, policies):
         comparison, "Throughput",
         "Pages per second, allocated and freed, all CPUs together. Dot: median; bar: lowest to "
         "highest round. Logarithmic; right is better.",
-        _dots(comparison, "Throughput in pages per second", policies, figure, scale))
+        _dots(comparison, "Throughput in pages per second", policies, figure, scale,
+              timed=True))
 
 
 def _zone_lock(comparison, policies):
@@ -234,7 +239,8 @@ def _scaling(comparison, policies):
         comparison, "Scaling",
         f"Throughput of all CPUs together, in multiples of the same policy's with "
         f"{findings.cpu_word(least)}, over the number of CPUs; medians of different boots. The grey "
-        "line is ideal scaling; where CPUs hand pages over to each other, it is not to be had.",
+        "line is ideal scaling; where CPUs hand pages over to each other, it is not to be had. Beyond "
+        f"the {findings.cpu_word(comparison.data['host']['cpus'])} of the host, it says nothing.",
         picture)
 
 
@@ -245,9 +251,11 @@ def _known(comparison, policies, figure):
     return [one for one in found if one]
 
 
-def _dots(comparison, title, policies, figure, scale, **options):
+def _dots(comparison, title, policies, figure, scale, timed=False, **options):
     unit = title[0].lower() + title[1:]
-    panels = [(cpus, f"{findings.cpu_word(cpus)}: {unit}") for cpus in comparison.cpus]
+    panels = [(cpus, f"{findings.cpu_word(cpus)}: {unit}"
+               + (NO_RESULT if timed and findings.crowded(comparison, cpus) else ""))
+              for cpus in comparison.cpus]
     return "\n".join(
         chart.dots(title, panels[at:at + PANELS], comparison.workloads, policies, figure, scale,
                    **options)

@@ -2,11 +2,14 @@
 """`pcpb report`: tables in the terminal and a page with plots, from a file of records."""
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from pcpb_cli import findings, page, records, steps
 from pcpb_cli.chart import si
 from pcpb_cli.records import BASELINE, CONTROL
+
+TEXT_WIDTH = 100
 
 
 def command(argv):
@@ -47,6 +50,13 @@ def columns(comparison):
             return form(figure.median) if figure else "-"
         return cell
 
+    def timed(cell):
+        """Of a guest with more CPUs than the host has cores, this is no result."""
+        def marked(cpus, *where):
+            text = cell(cpus, *where)
+            return f"~{text}" if text != "-" and findings.crowded(comparison, cpus) else text
+        return marked
+
     def spread(*where):
         figure = comparison.figure(records.TIME, *where)
         return f"{si(figure.low)}..{si(figure.high)}" if figure else "-"
@@ -59,16 +69,16 @@ def columns(comparison):
 
     bases = [base for base in (CONTROL, BASELINE) if base in comparison.policies]
     return [
-        ("time", "ns/op", median(records.TIME)),
-        ("min..max", "ns/op", spread),
-        ("alloc", "ns/page", median(records.ALLOC)),
-        ("free", "ns/page", median(records.FREE)),
-        ("pages", "/s", median(records.THROUGHPUT)),
-        ("alloc", "p99, ns", median(records.ALLOC_P99)),
-        ("free", "p99, ns", median(records.FREE_P99)),
-        *(("time", f"/ {base}", against(base)) for base in bases),
+        ("time", "ns/op", timed(median(records.TIME))),
+        ("min..max", "ns/op", timed(spread)),
+        ("alloc", "ns/page", timed(median(records.ALLOC))),
+        ("free", "ns/page", timed(median(records.FREE))),
+        ("pages", "/s", timed(median(records.THROUGHPUT))),
+        ("alloc", "p99, ns", timed(median(records.ALLOC_P99))),
+        ("free", "p99, ns", timed(median(records.FREE_P99))),
+        *(("time", f"/ {base}", timed(against(base))) for base in bases),
         ("zone lock", "/M ops", median(records.ZONE_LOCK)),
-        ("contended", "/M ops", median(records.CONTENDED)),
+        ("contended", "/M ops", timed(median(records.CONTENDED))),
         ("irq-off", "/op", median(records.IRQ_OFF)),
         ("whole", "blocks", median(records.BLOCKS, lambda share: f"{share * 100:.1f}%")),
         ("2 MiB", "75% full", median(records.HUGE_75, lambda percent: f"{percent:.1f}%")),
@@ -90,11 +100,17 @@ def text(comparison):
     for cpus in comparison.cpus:
         out += [f"{findings.cpu_word(cpus)}, {data['mem_bytes'] >> 30} GiB, zones of "
                 f"{data['zone_bytes'] >> 20} MiB; medians of {data['repeat']} rounds, "
-                f"policies in turns", "", *_text_table(comparison, cpus), ""]
+                f"policies in turns", *_counting(comparison, cpus), "",
+                *_text_table(comparison, cpus), ""]
     out += ["In words:", *("  " + findings.in_words(found) for found in findings.ratios(comparison)), ""]
     out += ["To be kept in mind:", *("  " + line for line in findings.notes(comparison)), ""]
     out.append(f"Again: {data['command']}")
     return "\n".join(out)
+
+
+def _counting(comparison, cpus):
+    said = findings.what_counts(comparison, cpus)
+    return textwrap.wrap(said, TEXT_WIDTH) if said else []
 
 
 def _text_table(comparison, cpus):

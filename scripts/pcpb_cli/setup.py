@@ -50,6 +50,19 @@ def ensure(wanted):
     return True
 
 
+def ensure_tools(kernels):
+    """Installs what these kernels are built and run with, all of it at once."""
+    missing = {}
+    for wanted in kernels:
+        missing |= _missing_packages(wanted)
+    if not missing and not toolchain.problems():
+        return
+    with steps.locked(steps.cache_root() / "lock", "the tools"):
+        if missing:
+            apt.install(missing)
+        toolchain.prepare()
+
+
 def ensure_packages(wanted):
     """Installs packages, given as package -> (who needs it, a program of it), where missing."""
     missing = {package: reason for package, (reason, probe) in wanted.items() if not _present(probe)}

@@ -2,14 +2,12 @@
 """`pcpb soak`: everything at random in a guest for a while, see scripts/soak-guest."""
 
 import random
-import subprocess
 
 from pcpb_cli import kernel, kernel_log, module, setup, steps
 from pcpb_cli.steps import BUILD, SCRIPTS, Failed
 
 # Time to boot, to come to rest and to end, on the slowest kernel.
 SPARE_S = 600
-PLANTED_KERNELS = ("uml-debug", "x86-debug")
 
 
 def command(kernel_name, cpus, minutes, seed, actions):
@@ -30,21 +28,21 @@ def run(kernel_name, cpus, minutes, seed, actions, log):
     soak = (f"{SCRIPTS / 'soak-guest'} --seed {seed} --minutes {minutes} --actions {actions} "
             f"--module {built}; status=$?")
     append = []
-    if kernel_name in PLANTED_KERNELS:
+    if kernel_name in kernel.DEBUG:
         append = ["--append", "kasan_multi_shot"]
         soak += f"; {SCRIPTS / 'selftests' / 'plant'} {module.ensure_planted(wanted)}"
     argv = [SCRIPTS / "pcpb", "vm", "--kernel", kernel_name, "--cpus", str(cpus), "--mem", "4G",
             "--timeout", str(minutes * 60 + SPARE_S), *append,
             "--", "sh", "-c", f"{soak}; exit $status"]
     with open(log, "w", encoding="utf-8") as out, open(console, "w", encoding="utf-8") as err:
-        status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                                check=False).returncode
+        with steps.child(argv, stdout=out, stderr=err) as guest:
+            status = guest.wait()
     text = log.read_text(encoding="utf-8", errors="replace")
     verdict, _, _ = text.partition("\n# [")
     problem = None
     if status != 0:
         problem = verdict.strip() or f"the guest ended with status {status}: {_complaint(console)}"
-    elif kernel_name in PLANTED_KERNELS:
+    elif kernel_name in kernel.DEBUG:
         problem = kernel_log.problem_of_planted(text)
     else:
         problem = _complaint(console)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -35,9 +36,66 @@ def log_file(name):
     return cache_root() / "logs" / f"{name}.log"
 
 
+# Of each thread: where its lines go while others are at work beside it.
+_own = threading.local()
+# What is running for us, to be ended if we are.
+_children = set()
+_ending = threading.Event()
+
+
+@contextlib.contextmanager
+def collected(lines):
+    """Puts what this thread says into `lines`, for who shows it later."""
+    _own.lines = lines
+    try:
+        yield
+    finally:
+        del _own.lines
+
+
 def say(text):
     """One line for the user. stdout belongs to results, so: stderr."""
-    print(f"pcpb: {text}", file=sys.stderr, flush=True)
+    if hasattr(_own, "lines"):
+        _own.lines.append(f"pcpb: {text}")
+    else:
+        print(f"pcpb: {text}", file=sys.stderr, flush=True)
+
+
+def tell(text):
+    """One line, or some, of a result."""
+    if hasattr(_own, "lines"):
+        _own.lines.append(text)
+    else:
+        print(text, flush=True)
+
+
+@contextlib.contextmanager
+def child(argv, **popen_args):
+    """A process of ours, which does not outlive us."""
+    if _ending.is_set():
+        raise Failed("interrupted")
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **popen_args)
+    _children.add(process)
+    try:
+        yield process
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.wait()
+        _children.discard(process)
+
+
+def ending():
+    """Whether the processes have been ended, so that their results say nothing."""
+    return _ending.is_set()
+
+
+def end_children():
+    """Ends the processes of all threads, and lets them start no more."""
+    _ending.set()
+    for process in list(_children):
+        process.terminate()
 
 
 def run(name, argv, log, *, advice, tail=LOG_TAIL_LINES, **popen_args):
@@ -48,14 +106,8 @@ def run(name, argv, log, *, advice, tail=LOG_TAIL_LINES, **popen_args):
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as out:
         print("+", " ".join(map(str, argv)), file=out, flush=True)
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out,
-                                 stderr=subprocess.STDOUT, **popen_args)
-        try:
-            status = _watch(name, child)
-        except BaseException:
-            child.terminate()
-            child.wait()
-            raise
+        with child(argv, stdout=out, stderr=subprocess.STDOUT, **popen_args) as process:
+            status = _watch(name, process)
     if status != 0:
         raise Failed(f"{name}: failed with status {status}. The end of its log:\n\n"
                      f"{log_tail(log, tail)}\n\nThe whole log: {log}\n{advice}")
@@ -67,8 +119,11 @@ def log_tail(log, lines):
     return "\n".join("    " + line for line in text.splitlines()[-lines:])
 
 
-def _watch(name, child):
+def _watch(name, process):
     """Waits for a child; ticks every second on a terminal, rarely elsewhere."""
+    if hasattr(_own, "lines"):
+        # Who shows the lines shows that this lives.
+        return process.wait()
     on_tty = sys.stderr.isatty()
     tick = TICK_TTY_S if on_tty else TICK_PLAIN_S
     start = time.monotonic()
@@ -81,7 +136,7 @@ def _watch(name, child):
         elif elapsed_s >= tick:
             say(f"{name} ... {elapsed_s:.0f} s so far")
         try:
-            status = child.wait(timeout=tick)
+            status = process.wait(timeout=tick)
             break
         except subprocess.TimeoutExpired:
             continue

@@ -36,10 +36,10 @@ def command(args):
     wanted = kernel.KERNELS[args.kernel]
     if not 1 <= args.cpus <= wanted.max_cpus:
         raise Failed(f"--cpus: {wanted.name} has 1 to {wanted.max_cpus} CPUs, not {args.cpus}")
-    nodes = [_size(word) for word in args.numa.split(",")] if args.numa else []
+    nodes = [size(word) for word in args.numa.split(",")] if args.numa else []
     if nodes and not wanted.emulator:
         raise Failed(f"--numa: {wanted.name} has one node; x86 has as many as you like")
-    mem_bytes = sum(nodes) or _size(args.mem)
+    mem_bytes = sum(nodes) or size(args.mem)
     setup.ensure(wanted)
     insmod = []
     if not args.no_module:
@@ -88,8 +88,9 @@ def _qemu(wanted, cpus, mem_bytes, nodes, _scratch):
             argv += ["-chardev", f"socket,id=line{n},fd={fd}", "-serial", f"chardev:line{n}"]
         return argv
 
+    # On a busy host the emulated HPET loses interrupts, and CPUs that sleep wait for them.
     return ("/dev/ttyS1", "/dev/ttyS2"), f"0-{cpus - 1}", program, [
-        "console=ttyS0", "root=hostroot", "rootfstype=9p",
+        "console=ttyS0", "hpet=disable", "root=hostroot", "rootfstype=9p",
         "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=mmap"]
 
 
@@ -108,7 +109,7 @@ def _qemu_nodes(cpus, nodes):
     return argv
 
 
-def _size(text):
+def size(text):
     """A size such as 512M in bytes."""
     number, unit = (text[:-1], text[-1].upper()) if text and text[-1].isalpha() else (text, "")
     if not number.isdecimal() or unit not in ("", *SIZE_UNITS):

@@ -6,7 +6,7 @@
 # Compares counters of all policies after the same workloads. Times do not matter.
 # Needs 1 GiB of memory.
 #
-# pcpb: cpus=2 mem=2G
+# pcpb: cpus=2 mem=2G alone
 . "$(dirname "$0")/lib.sh"
 
 OPS=300000

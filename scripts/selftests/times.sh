@@ -5,7 +5,7 @@
 # rise, and neither is there unless it is asked for.
 # Needs a kernel with the module and 1 GiB of memory.
 #
-# pcpb: cpus=2 mem=2G
+# pcpb: cpus=2 mem=2G alone
 . "$(dirname "$0")/lib.sh"
 
 LOAD="bulk cpus=0-1 pages=16384 ops=200000"

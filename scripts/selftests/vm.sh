@@ -37,7 +37,7 @@ check() {
 }
 
 ktap_print_header
-ktap_set_plan 19
+ktap_set_plan 21
 
 for status in 0 1 42 255; do
 	vm -- sh -c "exit $status"
@@ -59,7 +59,7 @@ check "a guest that takes too long is 124" 124 $?
 vm_quiet --append init=/no-such-init -- true
 check "a kernel panic is 125" 125 $?
 
-vm_quiet --cpus 17 -- true
+vm_quiet --cpus 65 -- true
 check "too many CPUs are refused" 1 $?
 
 check "arguments arrive as they are" "<a b><it's><\"q\"><\$HOME><><*><\\>" \
@@ -71,7 +71,7 @@ head -c 5000000 /dev/urandom >"$work/bytes"
 check "stdout is exact to the byte" "$(sha256sum <"$work/bytes")" \
 	"$(cd "$work" && vm -- cat bytes | sha256sum)"
 
-for cpus in 1 2 4 8 16; do
+for cpus in 1 2 4 8 16 32 64; do
 	check "$cpus CPUs" $cpus "$(vm --cpus $cpus -- grep -c ^processor /proc/cpuinfo)"
 done
 
