@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The inline C that the Rust bindings lack, one line each: nothing here decides
- * anything. The Rust declarations stand beside their only users, in
+ * The inline C that the Rust bindings lack: a line each, and where the kernel
+ * wants callbacks of C a few. The Rust declarations stand beside their users, in
  * mm/platform/kernel.rs and glue/.
  */
 #ifndef PCPB_SHIM_H

@@ -2,7 +2,8 @@
 
 //! Everything that touches the kernel: memory, threads, files.
 //!
-//! Bottom-up; a file uses those above it:
+//! Bottom-up; a file uses those above it. (Two pairs use each other: `ranges` and `poison`, `zone` and
+//! `hotplug`.)
 //!
 //! * `text`, `refusal`: growing text, and refused commands with their reason
 //! * `cpu`: CPUs of this machine
@@ -17,7 +18,7 @@
 //! * `zone_files`: the files of a zone
 //! * `registry`: all zones, and the files at the root
 //!
-//! Lock order: `Registry::zones`, then `Zone::control`, then the locks of an allocator;
+//! Lock order: `Registry::zones`, the kernel's `cpu_hotplug_lock`, `Zone::control`, the locks of an allocator;
 //! `Zone::result` and `LastError::words` are leaves. The files of a zone never take
 //! `Registry::zones`: removal of a zone waits for them with that lock held.
 //!

@@ -154,8 +154,8 @@ pub trait PageAllocator: Sync {
     /// Page number `nr` of a run that starts with `first`.
     fn page_of_run(&self, first: Self::Page, nr: u32) -> Self::Page;
 
-    /// Gives everything that the set of CPU `target` holds back to the zone. `cpu` is the calling
-    /// CPU. Task context.
+    /// Gives what the set of CPU `target` holds back to the zone: everything under the list policies,
+    /// whole blocks under `economy`. `cpu` is the calling CPU, which the caller stays on. Task context.
     fn drain(&self, cpu: CpuIdx, target: CpuIdx);
 
     /// The largest order that [`PageAllocator::alloc`] serves.
@@ -197,7 +197,7 @@ pub trait PageAllocator: Sync {
 
 /// CPUs that come and go. Task context; the CPU in question runs nothing of ours meanwhile.
 pub trait Hotplug {
-    /// `dead` is going offline: nothing may stay on its set. `cpu` is the calling CPU.
+    /// `dead` has gone offline: nothing may stay on its set. `cpu` is the calling CPU.
     fn cpu_dead(&self, cpu: CpuIdx, dead: CpuIdx);
 
     /// The CPU is coming online again.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::mm::PageAllocator;
 
-/// Builds and frees sets of up to `size` chunks until the share is done.
+/// Builds and frees sets, each of the worker's share of `pages`, until the share of operations is done.
 pub(super) fn bulk<A, M>(worker: &mut Worker<'_, A, M>, set: &mut Set)
 where
     A: PageAllocator,

@@ -36,7 +36,7 @@ macro_rules! named {
 }
 
 named! {
-    /// The workloads. The module documentation says what each does.
+    /// The workloads. Documentation/workloads.rst says what each does.
     Workload {
         /// Allocate and free one chunk, hot.
         Pair => "pair",

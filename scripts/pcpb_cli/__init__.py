@@ -20,6 +20,7 @@ Read in this order; a module uses only those above it:
     chart      plots as SVG
     page       the report as an HTML page
     report     the report: in the terminal, and that page
+    core       the core alone, on this machine: instructions and times
     bench      the benchmark: all policies on all workloads
     cli        the command line
 """

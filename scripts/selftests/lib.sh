@@ -19,6 +19,7 @@ ROOT=/sys/kernel/debug/pcp_buddy
 ALL_POLICIES="stock pcp owner split economy"
 # Those that have memory of their own, and so pageblocks.
 RANGE_POLICIES="pcp owner split economy"
+# All but frag, which has a test of its own.
 WORKLOADS="pair bulk rand purge fanout exit hog contig stress"
 
 TEST_NAME=$(basename "$0" .sh)

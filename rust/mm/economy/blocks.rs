@@ -3,18 +3,20 @@
 //! The pageblocks of an economy zone: free-page bitmaps and the state of each block.
 //!
 //! With 512-page blocks a block takes a cache line each of local bits, of remote bits, of state for all and
-//! of state for its owner: half a byte a page. Blocks of less than 256 pages share the lines of their state,
+//! of state for its owner: half a byte a page. Blocks of 256 pages or less share the lines of their state,
 //! so that it is never more than 0.75 bytes.
 //!
 //! | words          | written by                                   | how            |
 //! |----------------|----------------------------------------------|----------------|
 //! | local bits     | whoever holds the owner's set                | load and store |
-//! | remote bits    | anyone who frees; absorbed by the set        | atomic or, swap |
+//! | remote bits    | anyone who frees; absorbed by the set        | atomic or, and |
 //! | tag            | whoever holds the owner's set, or zone lock  | store          |
+//! | tag, given out | `take_back()`, anyone; who was given the block, before it is of a set again | cmpxchg; store |
 //! | nr_free, place, links | whoever holds the owner's set         | load and store |
 //! | pending, pending_next | see [`pending`](super::pending)       | atomic         |
 //!
-//! A page is free if its local or its remote bit is set, never both.
+//! A page of a block that a set or the zone holds is free if its local or its remote bit is set, never
+//! both. The bits of a block that is given out mean nothing.
 
 use super::bits::{find_run, lowest_bits, run_mask, run_words, span_words, WORD_ORDER};
 use crate::mm::{

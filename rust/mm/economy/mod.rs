@@ -20,20 +20,22 @@
 //! * [`bits`]: aligned runs of free units in words, for pages and for blocks alike
 //! * [`blocks`]: bitmaps and state of every block, and who may write which word
 //! * [`pending`]: how an owner learns of remote frees; why none is lost
-//! * [`set`]: the blocks of one CPU; who may be inside, and how without an atomic operation
+//! * [`hot`]: runs that were freed last, to be allocated first
+//! * [`gate`]: who may be inside a set, and how without an atomic operation
+//! * [`set`]: the blocks of one CPU, on lists by fullness
 //! * [`zone`]: whole free blocks
-//! * [`allocator`]: which of them serves a request, and stealing when a CPU has run dry
+//! * [`allocator`]: which of them serves a request
+//! * [`steal`]: blocks of other sets, when a CPU has run dry or has gone
 //! * [`batch`]: arrays of pages and runs of any length, a word of the bitmaps at a time
 //! * [`check`] recounts everything
 //!
 //! # Contexts
 //!
-//! A page can be freed in any context: into a block of another CPU without a lock, into an own one
-//! unless its set is busy or seized, and then without a lock as well. What may take the zone lock, with
-//! interrupts masked, is the free that makes a set exceed `high`, and the free of whole blocks; so
-//! these are not for NMI. Allocations in an interrupt that finds the set
-//! of its CPU busy are served from the shared set, under a lock with interrupts masked. Only task
-//! context steals.
+//! No free below block order takes the lock of a set: if the own set cannot be entered, the remote bitmap
+//! is used, in any context. What may take the zone lock, with interrupts masked, is the free that makes a
+//! set exceed `high`, and the free of whole blocks; so these are not for NMI. Allocations in an interrupt
+//! that finds the set of its CPU busy are served from the shared set, under a lock with interrupts masked.
+//! Only task context steals.
 //!
 //! # Order of locks
 //!
@@ -43,8 +45,9 @@
 //!
 //! * E1: `nr_free` of a block that is not current is the number of its local bits; none of them is set
 //!   remotely too, unless the block is pending: then a double free is about to be found.
-//! * E2: a block's place says what its free pages and its tag say, and it is on that list, of the set
-//!   that holds it, once.
+//! * E2: a block of a set that is whole, or has no free page and is on no list, has the place that says
+//!   so; any other one is on a list of partial blocks of its type, or current. It is on one list, of the
+//!   set that holds it, once. (Which list of partial blocks: the right one when it was put there.)
 //! * E3: the zone lists a block if and only if its tag says so; all its pages are free then.
 //! * E4: a block given out keeps all its local bits, ready to be whole again; its tag says that they
 //!   mean nothing meanwhile.
@@ -100,7 +103,7 @@ pub struct Economy {
     managed_pages: u64,
     /// Largest order served: runs never reach from one range into the next.
     max_order: Order,
-    /// Blocks of the first refill after a drain.
+    /// Blocks of the first refill: each one doubles the next up to 32 times, a drain halves the exponent.
     batch: u32,
     /// Most whole blocks that a set keeps.
     high: u32,

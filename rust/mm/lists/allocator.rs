@@ -2,7 +2,7 @@
 
 //! The list policies: `pcp`, `owner` and `split` over one zone buddy and one kind of per-CPU set.
 //!
-//! This is the only file of the core that takes the locks of per-CPU sets. It decides which set a
+//! This file and [`batch`](super::batch) take the locks of per-CPU sets. It decides which set a
 //! request goes to; [`refill`](super::refill) and [`drain`](super::drain) move pages between a set
 //! and the zone.
 //!

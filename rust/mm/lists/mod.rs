@@ -17,7 +17,7 @@
 //! 2. the zone lock, always with interrupts masked
 //!
 //! Never two sets at once. A set's lock is taken without masking interrupts by its own CPU, which
-//! only tries; under `owner` a free in task context waits for the owner's lock with interrupts
+//! only tries, but to drain; under `owner` a free in task context waits for the owner's lock with interrupts
 //! masked. Interrupt context only ever tries a set's lock, because the interrupted code may hold it,
 //! and goes to the zone instead. Under `split` no CPU takes another's lock to free a page: it pushes
 //! the page on that CPU's [`remote`] list without a lock.
