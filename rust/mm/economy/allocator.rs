@@ -17,7 +17,7 @@ use super::{
 };
 use crate::mm::{
     lock::{CountedLocks, Locks},
-    platform::{Array, AtomicU64, CachePadded, LockClass},
+    platform::{Array, AtomicU32, AtomicU64, CachePadded, LockClass},
     stats::{Event, Stats},
     types::{
         BlockIdx,
@@ -116,6 +116,7 @@ impl Economy {
             high: config
                 .high
                 .map_or(automatic as u32, |pages| pages >> block_order.get()),
+            search_start: AtomicU32::new(0),
             last_refused: AtomicU64::new(0),
         };
         eco.add_ranges(config);

@@ -79,7 +79,7 @@ mod steal;
 use self::{blocks::Blocks, hot::Hot, pending::Pending, set::Set, zone::Zone};
 use super::{
     lock::CountedLocks,
-    platform::{Array, AtomicU64, CachePadded},
+    platform::{Array, AtomicU32, AtomicU64, CachePadded},
     stats::Stats,
     types::{Order, PageIdx},
 };
@@ -107,6 +107,8 @@ pub struct Economy {
     batch: u32,
     /// Most whole blocks that a set keeps.
     high: u32,
+    /// The block where the last search in all sets found something.
+    search_start: AtomicU32,
     /// The last free that was refused: page and CPU, plus one; 0 if none was.
     last_refused: AtomicU64,
 }

@@ -68,8 +68,6 @@ pub(super) struct Set {
     nr_whole: AtomicU32,
     nr_partial: AtomicU32,
     refill_scale: AtomicU32,
-    /// The block where the last search in all sets found something.
-    pub(super) search_start: AtomicU32,
 }
 
 impl Set {
@@ -85,7 +83,6 @@ impl Set {
             nr_whole: zero(),
             nr_partial: zero(),
             refill_scale: zero(),
-            search_start: zero(),
         }
     }
 

@@ -93,10 +93,9 @@ impl Economy {
     }
 
     /// Takes one block that has what is wanted, of whichever set, this CPU's and the shared one too: they
-    /// are only searched so far before. The search goes on where the last one of this CPU found something.
+    /// are only searched so far before. The search goes on where the last one found something.
     fn steal_block(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
-        let start = &self.sets[cpu.idx()].search_start;
-        let middle = start.load();
+        let middle = self.search_start.load();
         let all = [middle..self.blocks.nr_blocks(), 0..middle];
         for search in 0..SEARCHES {
             // A single page is looked for again: all may have been free one after the other, each where
@@ -107,7 +106,7 @@ impl Economy {
                     let found = (self.take_from(cpu, best, order, mt))
                         .or_else(|| self.take_from(cpu, first, order, mt));
                     if let Some(page) = found {
-                        start.store(first.0);
+                        self.search_start.store(first.0);
                         return Some(page);
                     }
                     // Somebody was quicker.
