@@ -223,23 +223,31 @@ def _all_tests():
 
 def _selftest_entry(path):
     name, wishes = f"selftest-{path.stem}", _wishes(path)
-    if wishes["kernel"] in kernel.DEBUG:
-        return Test(name, debug=wishes["kernel"], path=path, mem=wishes["mem"],
-                    needs=(f"modules {wishes['kernel']}",))
-    return Test(name, _selftest, (path,), alone="alone" in wishes, needs=("build",),
+    return Test(name, _selftest, (path,), needs=(_modules(wishes["kernel"]),),
+                alone="alone" in wishes or _takes_all_cores(wishes["kernel"]),
                 mem=GUEST_DEFAULTS["mem"] if "host" in wishes else wishes["mem"])
 
 
 def _debug_selftests():
     return [Test(f"{debug}-{name}", debug=debug, path=SELFTESTS / f"{name}.sh",
-                 needs=(f"modules {debug}",), mem=DEBUG_WISHES["mem"])
+                 needs=(_modules(debug),), alone=_takes_all_cores(debug), mem=DEBUG_WISHES["mem"])
             for debug, names in ON_DEBUG_KERNELS.items() for name in names]
 
 
 def _soaks():
-    needed = {name: f"modules {name}" for name in kernel.DEBUG} | {kernel.DEFAULT: "build"}
-    return [Test(f"soak-{name}", _soak, (name,), needs=(needed[name],), mem=SOAK_MEM)
+    return [Test(f"soak-{name}", _soak, (name,), needs=(_modules(name),),
+                 alone=_takes_all_cores(name), mem=SOAK_MEM)
             for name in SOAKED_KERNELS]
+
+
+def _modules(kernel_name):
+    """The step that builds what is loaded there."""
+    return "build" if kernel_name == kernel.DEFAULT else f"modules {kernel_name}"
+
+
+def _takes_all_cores(kernel_name):
+    """Emulated CPUs wait for each other: none of them gets far beside other work."""
+    return bool(kernel.KERNELS[kernel_name].emulator)
 
 
 # What is done when
@@ -247,16 +255,13 @@ def _soaks():
 
 def _steps(tests):
     """What tests need that is no test: name -> (needs, lane, what to call and its arguments)."""
-    wanted = {kernel.DEFAULT, *(name for test in tests for name in kernel.DEBUG
-                                if f"modules {name}" in test.needs)}
-    if not any(need != "tools" for test in tests for need in test.needs):
-        wanted = set()
+    wanted = {name for test in tests for name in kernel.KERNELS if _modules(name) in test.needs}
     found = {"tools": ((), "", (_tools, [kernel.KERNELS[name] for name in wanted])),
              "build": (("kernel uml",), "", (_build_module,)),
              "fuzz targets": (("tools",), "", (fuzz.build,))}
-    for name in (kernel.DEFAULT, *kernel.DEBUG):
+    for name in (kernel.DEFAULT, *kernel.DEBUG, *(wanted - {kernel.DEFAULT, *kernel.DEBUG})):
         found[f"kernel {name}"] = (("tools",), "kernel", (setup.ensure, kernel.KERNELS[name]))
-        found[f"modules {name}"] = ((f"kernel {name}",), "", (_debug_modules, kernel.KERNELS[name]))
+        found[f"modules {name}"] = ((f"kernel {name}",), "", (_build_modules, kernel.KERNELS[name]))
     return found
 
 
@@ -264,9 +269,10 @@ def _tools(kernels):
     setup.ensure_tools(kernels or [_kernel()])
 
 
-def _debug_modules(wanted):
+def _build_modules(wanted):
     module.ensure(wanted)
-    module.ensure_planted(wanted)
+    if wanted.name in kernel.DEBUG:
+        module.ensure_planted(wanted)
 
 
 def _jobs(tests, results):
@@ -302,7 +308,8 @@ def _jobs(tests, results):
             found.append(jobs.Job(f"{test.debug} selftests",
                                   functools.partial(_shared_boots, test.debug, mine, results),
                                   functools.partial(results.unmet, [one.name for one in mine]),
-                                  test.needs, mem_bytes=max(vm.size(one.mem) for one in mine)))
+                                  test.needs, alone=test.alone,
+                                  mem_bytes=max(vm.size(one.mem) for one in mine)))
     return found
 
 

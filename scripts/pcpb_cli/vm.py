@@ -90,7 +90,7 @@ def _qemu(wanted, cpus, mem_bytes, nodes, _scratch):
 
     # On a busy host the emulated HPET loses interrupts, and CPUs that sleep wait for them.
     return ("/dev/ttyS1", "/dev/ttyS2"), f"0-{cpus - 1}", program, [
-        "console=ttyS0", "hpet=disable", "root=hostroot", "rootfstype=9p",
+        "console=ttyS0", "hpet=disable", "tsc=reliable", "root=hostroot", "rootfstype=9p",
         "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=mmap"]
 
 

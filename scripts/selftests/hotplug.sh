@@ -5,7 +5,7 @@
 # Every policy is under stress with frees on other CPUs meanwhile.
 # Needs 4 CPUs of which all but the first can go offline, and 2 GiB of memory.
 #
-# pcpb: kernel=x86-debug cpus=4 mem=4G timeout=900
+# pcpb: kernel=x86 cpus=4 mem=4G timeout=900
 . "$(dirname "$0")/lib.sh"
 
 CYCLES=100

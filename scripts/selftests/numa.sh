@@ -6,7 +6,7 @@
 # Looks at the free memory of each node around zones and runs.
 # Needs three nodes with a CPU each: two with 1 GiB of memory or more, one without.
 #
-# pcpb: kernel=x86-debug cpus=4 numa=3G,1500M,0 timeout=900
+# pcpb: kernel=x86 cpus=3 numa=2G,1500M,0
 . "$(dirname "$0")/lib.sh"
 
 NODES=/sys/devices/system/node

@@ -6,7 +6,7 @@
 # Adds, uses, drains, reads and removes one zone from 8 shells at once. Preemption
 # anywhere makes it interesting.
 #
-# pcpb: kernel=x86-debug cpus=4 mem=2G timeout=900
+# pcpb: kernel=x86 cpus=4 mem=2G
 . "$(dirname "$0")/lib.sh"
 
 WRITERS=8
