@@ -266,7 +266,12 @@ impl Economy {
 
     /// Allocates more than a page, if that takes no search and changes no list but that of whole blocks.
     #[inline(never)]
-    fn alloc_run_quick(&self, cpu: CpuIdx, order: Order, mt: Migratetype) -> Option<PageIdx> {
+    pub(super) fn alloc_run_quick(
+        &self,
+        cpu: CpuIdx,
+        order: Order,
+        mt: Migratetype,
+    ) -> Option<PageIdx> {
         match order.cmp(&self.blocks.order()) {
             Ordering::Less if order <= WORD => self.alloc_quick(cpu, order, mt),
             Ordering::Equal => {

@@ -151,11 +151,14 @@ impl Economy {
         mt: Migratetype,
         ctx: Context,
     ) -> Result<PageIdx> {
-        if nr == 0 || nr > self.max_order.pages() {
+        if nr == 0 || nr > self.max_order.pages() || mt == Migratetype::Cma {
             return Err(Error::Invalid);
         }
         let order = Order::fitting(nr);
-        let first = self.alloc_chunk(cpu, order, mt, ctx)?;
+        let first = match self.alloc_run_quick(cpu, order, mt) {
+            Some(first) => first,
+            None => self.alloc_chunk(cpu, order, mt, ctx)?,
+        };
         if order >= self.blocks.order() {
             self.break_up(cpu, first, order, mt);
         }

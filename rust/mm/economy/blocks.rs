@@ -290,11 +290,13 @@ impl Blocks {
     /// Clears the local bits of a block that was given out whole: its pages are free one by one from
     /// now on. Before its tag names a set.
     pub(super) fn empty(&self, block: BlockIdx) {
-        let first = self.first_word(block);
-        for word in &self.local[first..first + self.words_per_block()] {
-            word.store(0);
+        for w in self.first_word(block)..self.first_word(block) + self.words_per_block() {
+            self.local[w].store(0);
+            // What two CPUs have freed at the same moment.
+            if self.remote[w].load() != 0 {
+                self.remote[w].store(0);
+            }
         }
-        self.clear_remote(block);
         self.private[self.slot(block)].nr_free.store(0);
     }
 

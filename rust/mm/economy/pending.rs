@@ -69,13 +69,13 @@ impl Pending {
         owner: u32,
         bit: u32,
         order: Order,
-        stray: impl Fn(BlockIdx),
+        stray: impl Fn(BlockIdx) + Copy,
     ) -> bool {
         let fresh = blocks.put_remote(block, bit, order);
         // ORDERING: F1 before F2.
         mb_after_atomic();
         if blocks.pending(block).load() == 0 {
-            self.make_pending(blocks, block, owner, &stray);
+            self.make_pending(blocks, block, owner, stray);
         }
         fresh
     }
@@ -91,7 +91,7 @@ impl Pending {
         owner: u32,
         page: PageIdx,
         order: Order,
-        stray: impl Fn(BlockIdx),
+        stray: impl Fn(BlockIdx) + Copy,
     ) -> bool {
         if !blocks.put_remote_in_word(page, order) {
             return false;
@@ -99,7 +99,7 @@ impl Pending {
         // ORDERING: F1 before F2.
         mb_after_atomic();
         if blocks.pending(block).load() == 0 {
-            self.make_pending(blocks, block, owner, &stray);
+            self.make_pending(blocks, block, owner, stray);
         }
         true
     }
@@ -114,14 +114,14 @@ impl Pending {
         owner: u32,
         w: u32,
         mask: u64,
-        stray: impl Fn(BlockIdx),
+        stray: impl Fn(BlockIdx) + Copy,
     ) -> u64 {
         let twice = blocks.put_remote_pages(w, mask);
         // ORDERING: F1 before F2.
         mb_after_atomic();
         let block = blocks.block_of_word(w);
         if blocks.pending(block).load() == 0 {
-            self.make_pending(blocks, block, owner, &stray);
+            self.make_pending(blocks, block, owner, stray);
         }
         twice
     }
@@ -134,7 +134,7 @@ impl Pending {
         blocks: &Blocks,
         block: BlockIdx,
         owner: u32,
-        stray: &impl Fn(BlockIdx),
+        stray: impl Fn(BlockIdx) + Copy,
     ) {
         // Between flag and push the block is on nobody's stack, and whoever frees into it relies on us.
         let _pinned = pin();
@@ -213,7 +213,7 @@ impl Pending {
     /// Hands on what is on the stack of a set to the current owners, a stretch of it: what was pushed
     /// last comes first. By anyone who is pinned, any time. (A block further down is found by its holder in
     /// time, and at once by who has nothing else: [`steal`](super::steal) looks at the bits.)
-    pub(super) fn pass_on(&self, blocks: &Blocks, set: u32, stray: &impl Fn(BlockIdx)) {
+    pub(super) fn pass_on(&self, blocks: &Blocks, set: u32, stray: impl Fn(BlockIdx) + Copy) {
         self.take(blocks, set, STRETCH, |block| {
             self.forward(blocks, block, stray)
         });
@@ -221,7 +221,12 @@ impl Pending {
 
     /// Hands a block that turned up on the wrong stack to its owner, if it has anything pending; to `stray`
     /// if it has and nobody owns it.
-    pub(super) fn forward(&self, blocks: &Blocks, block: BlockIdx, stray: &impl Fn(BlockIdx)) {
+    pub(super) fn forward(
+        &self,
+        blocks: &Blocks,
+        block: BlockIdx,
+        stray: impl Fn(BlockIdx) + Copy,
+    ) {
         if !blocks.has_remote(block) {
             return;
         }
@@ -285,7 +290,7 @@ mod models {
             self.free_with(page, no_stray)
         }
 
-        fn free_with(&self, page: PageIdx, stray: impl Fn(BlockIdx)) -> bool {
+        fn free_with(&self, page: PageIdx, stray: impl Fn(BlockIdx) + Copy) -> bool {
             let (block, _) = self.blocks.locate(page);
             let owner = self.blocks.set_of(block).map_or(0, |(owner, _)| owner);
             (self.pending).free_in_word(&self.blocks, block, owner, page, Order::ZERO, stray)
@@ -312,7 +317,7 @@ mod models {
             let (mut pages, mut twice) = (0, 0);
             self.pending.take(&self.blocks, set, limit, |block| {
                 if self.blocks.set_of(block).unwrap().0 != set {
-                    return self.pending.forward(&self.blocks, block, &no_stray);
+                    return self.pending.forward(&self.blocks, block, no_stray);
                 }
                 let found = self.blocks.absorb(block, |_, _| ());
                 pages += found.0;
@@ -325,7 +330,7 @@ mod models {
         fn change_owner(&self) {
             self.blocks.set_holder(BLOCK, Holder::Set(1));
             mb();
-            self.pending.pass_on(&self.blocks, 0, &no_stray);
+            self.pending.pass_on(&self.blocks, 0, no_stray);
         }
 
         /// When all is quiet, the owner finds `expected` pages, some of them perhaps before.
@@ -528,8 +533,7 @@ mod models {
         freed_by_two(|world| {
             world.blocks.set_holder(BLOCK, Holder::Zone);
             mb();
-            let clear = |block| world.clear(block);
-            world.pending.pass_on(&world.blocks, 0, &clear);
+            (world.pending).pass_on(&world.blocks, 0, |block| world.clear(block));
         });
     }
 
@@ -602,7 +606,7 @@ mod models {
                 let pending = shared.blocks.pending(BLOCK).load();
                 assert!(shared.blocks.put_remote_in_word(PAGE, Order::ZERO));
                 if pending == 0 {
-                    (shared.pending).make_pending(&shared.blocks, BLOCK, 0, &no_stray);
+                    (shared.pending).make_pending(&shared.blocks, BLOCK, 0, no_stray);
                 }
             });
             let absorbed = world.absorb(0).0;

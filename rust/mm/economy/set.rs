@@ -700,17 +700,20 @@ impl Held<'_> {
 
     /// Takes a whole block for pages of type `mt`, refilling from the zone if there is none here.
     fn take_whole(&self, mt: Migratetype) -> Option<BlockIdx> {
-        self.pop_whole_for(mt).or_else(|| {
+        self.take_block(mt).inspect(|&block| self.begin(block, mt))
+    }
+
+    /// Takes a whole block that may hold pages of type `mt`, refilling from the zone if there is none here.
+    fn take_block(&self, mt: Migratetype) -> Option<BlockIdx> {
+        self.pop_whole(mt).or_else(|| {
             self.refill(mt);
-            self.pop_whole_for(mt)
+            self.pop_whole(mt)
         })
     }
 
     /// Takes a whole block off this set for pages of type `mt`.
     fn pop_whole_for(&self, mt: Migratetype) -> Option<BlockIdx> {
-        let block = self.pop_whole(mt)?;
-        self.begin(block, mt);
-        Some(block)
+        self.pop_whole(mt).inspect(|&block| self.begin(block, mt))
     }
 
     /// Makes a whole block one for pages of type `mt`. Two CPUs may have freed a page of it at the same
@@ -771,13 +774,14 @@ impl Held<'_> {
     }
 
     fn alloc_whole(&self, mt: Migratetype) -> Option<PageIdx> {
-        let block = self.take_whole(mt).or_else(|| {
+        let block = self.take_block(mt).or_else(|| {
             // A current block may be whole as well.
             self.absorb();
             self.retire_all();
-            self.pop_whole_for(mt)
+            self.pop_whole(mt)
         })?;
-        self.blocks().set_holder(block, Holder::Given);
+        let (holder, cma) = (Holder::Given, self.blocks().tag(block).cma);
+        self.blocks().set_tag(block, Tag { holder, mt, cma });
         Some(self.blocks().page(block, 0))
     }
 
@@ -861,7 +865,7 @@ impl Held<'_> {
         let (blocks, pending) = (self.blocks(), &self.eco.pending);
         pending.take(blocks, self.id, STRETCH, |block| match self.owns(block) {
             true => self.absorb_block(block),
-            false => pending.forward(blocks, block, &self.eco.stray(self.cpu)),
+            false => pending.forward(blocks, block, self.eco.stray(self.cpu)),
         });
     }
 

@@ -278,14 +278,14 @@ impl Economy {
         // Bounded: no block belongs to that set any more.
         for _ in 0..nr_blocks / STRETCH + 1 {
             let _pinned = pin();
-            (self.pending).pass_on(&self.blocks, dead.0, &self.stray(cpu));
+            (self.pending).pass_on(&self.blocks, dead.0, self.stray(cpu));
         }
     }
 
     /// What to do with a block of the zone that has a remote bit: two CPUs have freed a page at the same
     /// moment, and the second one came when the block was whole. A block that is given out is looked
     /// at when it comes back.
-    pub(super) fn stray(&self, cpu: CpuIdx) -> impl Fn(BlockIdx) + '_ {
+    pub(super) fn stray(&self, cpu: CpuIdx) -> impl Fn(BlockIdx) + Copy + '_ {
         move |block| {
             let _zone = self.zone.lock();
             if self.blocks.tag(block).holder == Holder::Zone {
@@ -323,7 +323,7 @@ impl Held<'_> {
         eco.blocks.set_holder(block, Holder::Set(to));
         // ORDERING: C1 before C2 of the pending protocol.
         mb();
-        (eco.pending).pass_on(&eco.blocks, self.id(), &eco.stray(self.cpu()));
+        (eco.pending).pass_on(&eco.blocks, self.id(), eco.stray(self.cpu()));
     }
 
     /// Takes in a block that was given to this set.

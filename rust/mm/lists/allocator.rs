@@ -228,6 +228,8 @@ impl ListAllocator {
     /// Last resort of an allocation of chunks of `order`: gives the sets back to the zone one after the
     /// other, this CPU's first, then upwards from it, and stops as soon as the request is served.
     /// CPUs that have nothing are left alone after a look.
+    #[cold]
+    #[inline(never)]
     pub(super) fn after_targeted_drain(
         &self,
         cpu: CpuIdx,
