@@ -11,6 +11,7 @@
 
 WRITERS=8
 ROUNDS=15
+CHECKS=300
 
 # tell FILE COMMAND: counts it if it was accepted.
 tell() {
@@ -51,11 +52,31 @@ at_once() {
 	settled t-w && del t-w
 }
 
-begin 7 cpus=4 mib=500
+# A check waits for a drain that is on: what moves is in neither place for a moment.
+checked() {
+	add t-w policy="$1" size=64M && run t-w "bulk cpus=0-3 pages=3000 order=0-2" || return 1
+	while :; do
+		echo all >"$ROOT/t-w/drain"
+	done &
+	JOBS=$!
+	for _ in $(seq $CHECKS); do
+		cat "$ROOT/t-w/check"
+	done >"$WORK/checks"
+	kill $JOBS
+	wait $JOBS 2>/dev/null
+	JOBS=
+	same "checks that said ok" $CHECKS "$(grep -c '^ok$' "$WORK/checks")" &&
+		settled t-w && del t-w
+}
+
+begin 11 cpus=4 mib=500
 
 check "memory can be measured" remember_memory
 for policy in $ALL_POLICIES; do
 	check "$policy: $WRITERS writers at once" at_once $policy
+done
+for policy in $RANGE_POLICIES; do
+	check "$policy: checks beside drains" checked $policy
 done
 check "memory is given back" memory_is_back
 finish
