@@ -195,8 +195,13 @@ impl Ledger {
                 Migratetype::Movable => 0,
                 _ => promise.cma_pages,
             };
+            // Who promises single pages only has lists: a page that goes from one to another is out of sight.
+            let moving = match promise.order {
+                Order::ZERO => (BULK_STRETCH * self.workers) as u64,
+                _ => 0,
+            };
             let chunks = self.zone_pages.saturating_sub(lent) >> order.get();
-            order <= promise.order && used < chunks
+            order <= promise.order && used + moving < chunks
         })
     }
 }

@@ -6,7 +6,7 @@
 # Runs each with stamps on every page on 2 CPUs, and counts afterwards.
 # Needs a kernel with the module and 1 GiB of memory.
 #
-# pcpb: cpus=2 mem=2G
+# pcpb: cpus=2 mem=2G alone
 . "$(dirname "$0")/lib.sh"
 
 OPS=20001

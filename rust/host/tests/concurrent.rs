@@ -127,6 +127,7 @@ struct Watched {
     promised: u8,
     asked: [AtomicU64; CPUS as usize],
     freed: [AtomicU64; CPUS as usize],
+    in_flight: u64,
     spurious: AtomicU64,
     served: AtomicU64,
     stop: AtomicBool,
@@ -143,6 +144,11 @@ impl Watched {
                 config.block_order
             } else {
                 0
+            },
+            // A call each; a block each that goes from the zone to a set or back, where pages are on lists.
+            in_flight: match policy {
+                ECONOMY => CPUS.into(),
+                _ => (CPUS * BLOCK_PAGES).into(),
             },
             asked: zero(),
             freed: zero(),
@@ -168,7 +174,8 @@ impl Watched {
             Err(error) => {
                 assert_eq!(error, Error::NoMemory);
                 let used = Watched::sum(&self.asked) - freed - pages;
-                let spurious = order <= self.promised && used < self.pages >> order;
+                let spurious =
+                    order <= self.promised && used + self.in_flight < self.pages >> order;
                 self.spurious.fetch_add(spurious.into(), SeqCst);
                 self.freed[cpu as usize].fetch_add(pages, SeqCst);
                 None

@@ -15,7 +15,7 @@ use common::{
     CPUS, ECONOMY,
 };
 use pcp_buddy::mm::{
-    types::{Context, CpuIdx, Error, Migratetype, PageIdx},
+    types::{Context, CpuIdx, Error, Migratetype, Order, PageIdx},
     Config, Place,
 };
 
@@ -316,5 +316,40 @@ fn the_next_owner_of_a_gathered_block_hears_of_frees_at_once() {
     zone.drain(CpuIdx(0), CpuIdx(3));
     let in_zone = zone.free_chunks(Place::Zone)[MOVABLE.idx()];
     assert_eq!(in_zone[7], 1, "{in_zone:?}");
+    assert_ok(&*zone);
+}
+
+#[test]
+fn interrupts_get_runs_of_blocks_from_their_own_set() {
+    let zone = ECONOMY.zone(&high(128, &[128 * BLOCK_PAGES])).unwrap();
+    let pages = alloc_pages(&*zone, 0, 128 * BLOCK_PAGES);
+    free_all(&*zone, 0, pages);
+    for order in [7, 10, 12, 13] {
+        let (cpu, order) = (CpuIdx(0), Order::new(order));
+        let run = (zone.alloc(cpu, order, MOVABLE, Context::Softirq)).unwrap();
+        zone.free(cpu, run, order, Context::Hardirq).unwrap();
+        let pages = alloc_pages(&*zone, 0, 128 * BLOCK_PAGES);
+        free_all(&*zone, 0, pages);
+    }
+    assert_pristine(&*zone);
+}
+
+/// However much else is pending with its former owner, who stays idle.
+#[test]
+fn the_next_owner_of_a_stolen_block_hears_of_frees_at_once() {
+    let zone = ECONOMY.zone(&high(256, &[256 * BLOCK_PAGES])).unwrap();
+    let pages = alloc_pages(&*zone, 1, 256 * BLOCK_PAGES);
+    let (early, late): (Vec<_>, Vec<_>) =
+        (pages.into_iter()).partition(|page| page.0 % BLOCK_PAGES < 2);
+    free_all(&*zone, 0, early);
+    let mine = alloc_pages(&*zone, 0, 2);
+    free_all(&*zone, 2, late);
+    free_all(&*zone, 3, mine);
+    for cpu in 0..CPUS {
+        zone.drain(CpuIdx(0), CpuIdx(cpu));
+    }
+    let in_zone = zone.free_chunks(Place::Zone)[MOVABLE.idx()];
+    let whole: u64 = in_zone.iter().zip(0..).map(|(nr, order)| nr << order).sum();
+    assert_eq!(whole, zone.managed_pages());
     assert_ok(&*zone);
 }

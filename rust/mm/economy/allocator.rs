@@ -116,7 +116,7 @@ impl Economy {
             high: config
                 .high
                 .map_or(automatic as u32, |pages| pages >> block_order.get()),
-            search_start: AtomicU32::new(0),
+            search_start: CachePadded(AtomicU32::new(0)),
             last_refused: AtomicU64::new(0),
         };
         eco.add_ranges(config);
@@ -374,14 +374,8 @@ impl Economy {
         ctx: Context,
     ) -> Option<PageIdx> {
         let nr = Order::new(order.get() - self.blocks.order().get());
-        self.take_blocks(cpu, nr, mt, None).or_else(|| match ctx {
-            Context::Task => self.gather(cpu, nr, mt),
-            _ => {
-                // The missing blocks may be on this CPU's own set.
-                self.enter(cpu)?.flush();
-                self.take_blocks(cpu, nr, mt, None)
-            }
-        })
+        self.take_blocks(cpu, nr, mt, None)
+            .or_else(|| self.gather(cpu, nr, mt, ctx))
     }
 
     /// Takes a run of `2^nr` blocks from the zone: the one that begins with `first`, or any.

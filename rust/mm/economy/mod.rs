@@ -33,7 +33,8 @@
 //!
 //! No free below block order takes the lock of a set: if the own set cannot be entered, the remote bitmap
 //! is used, in any context. What may take the zone lock, with interrupts masked, is the free that makes a
-//! set exceed `high`, and the free of whole blocks; so these are not for NMI. Allocations in an interrupt
+//! set exceed `high`, the free of whole blocks, and the first remote free into a block after an absorption if
+//! somebody has freed a page twice; so frees are not for NMI. Allocations in an interrupt
 //! that finds the set of its CPU busy are served from the shared set, under a lock with interrupts masked.
 //! Only task context steals.
 //!
@@ -44,14 +45,15 @@
 //! # Invariants
 //!
 //! * E1: `nr_free` of a block that is not current is the number of its local bits; none of them is set
-//!   remotely too, unless the block is pending: then a double free is about to be found.
+//!   remotely too, unless the block is pending or whole: then a double free is about to be found, or what
+//!   it left behind goes before pages of the block are used again.
 //! * E2: a block of a set that is whole, or has no free page and is on no list, has the place that says
 //!   so; any other one is on a list of partial blocks of its type, or current. It is on one list, of the
 //!   set that holds it, once. (Which list of partial blocks: the right one when it was put there.)
 //! * E3: the zone lists a block if and only if its tag says so; all its pages are free then.
 //! * E4: a block given out keeps all its local bits, ready to be whole again; its tag says that they
 //!   mean nothing meanwhile.
-//! * E5: a block with remote bits is pending, and every pending block is on one stack.
+//! * E5: a block with remote bits that is not whole is pending, and every pending block is on one stack.
 //!
 //! Sources: the open question in the review of "pcp buddy allocator" (linux-mm, 2026-04-06): make the
 //! zone a block economy, and which CPU to steal from; LLFree (Wrenger et al., USENIX ATC 2023) for
@@ -108,7 +110,7 @@ pub struct Economy {
     /// Most whole blocks that a set keeps.
     high: u32,
     /// The block where the last search in all sets found something.
-    search_start: AtomicU32,
+    search_start: CachePadded<AtomicU32>,
     /// The last free that was refused: page and CPU, plus one; 0 if none was.
     last_refused: AtomicU64,
 }

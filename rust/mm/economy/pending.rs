@@ -191,21 +191,13 @@ impl Pending {
         self.put_back(blocks, set, cursor);
     }
 
-    /// Puts the rest of a stack, from `rest` on, back below what was pushed meanwhile.
+    /// Puts the rest of a stack, from `rest` on, back.
     fn put_back(&self, blocks: &Blocks, set: u32, mut rest: u32) {
         let head = &self.0[set as usize];
         while rest != NO_BLOCK && head.cmpxchg(NO_BLOCK, rest).is_err() {
             let newer = head.swap(NO_BLOCK);
-            let mut last = newer;
-            while last != NO_BLOCK {
-                let next = blocks.pending_next(BlockIdx(last));
-                last = next.load();
-                if last == NO_BLOCK {
-                    next.store(rest);
-                }
-            }
             if newer != NO_BLOCK {
-                rest = newer;
+                rest = join(blocks, newer, rest);
             }
         }
     }
@@ -233,6 +225,26 @@ impl Pending {
         match blocks.tag(block).holder {
             Holder::Set(owner) => self.make_pending(blocks, block, owner, stray),
             _ => stray(block),
+        }
+    }
+}
+
+/// Makes one chain of two, neither of which is empty, by hanging the longer one behind the shorter one:
+/// somebody else may have put a long rest back. Returns its first block.
+fn join(blocks: &Blocks, one: u32, other: u32) -> u32 {
+    let next = |block| blocks.pending_next(BlockIdx(block));
+    let (mut last, mut last_of_other) = (one, other);
+    loop {
+        match (next(last).load(), next(last_of_other).load()) {
+            (NO_BLOCK, _) => {
+                next(last).store(other);
+                return one;
+            }
+            (_, NO_BLOCK) => {
+                next(last_of_other).store(one);
+                return other;
+            }
+            (after, after_other) => (last, last_of_other) = (after, after_other),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::mm::{
     types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx, NR_PCP_TYPES},
     Violation,
 };
+use core::cell::Cell;
 
 /// `word` of a set without a current block: beyond all bitmaps.
 const NO_WORD: u32 = u32::MAX;
@@ -47,9 +48,9 @@ const NR_PARTIAL_LISTS: usize = NR_BUCKETS + 2;
 /// Partial blocks per bucket that are searched for a run before a whole block is broken.
 const SEARCH_LIMIT: usize = 16;
 
-/// Partial blocks that are searched in all when there is no whole block. In task context
-/// [`steal`](super::steal) goes on from there, with the set left to others.
-const SEARCH_MAX: usize = 256;
+/// Partial blocks that a request looks at in all. In task context [`steal`](super::steal) goes on from
+/// there, with the set left to others.
+const SEARCH_MAX: usize = 512;
 
 /// Refills take at most `2^REFILL_SCALE_MAX` blocks.
 const REFILL_SCALE_MAX: u32 = 5;
@@ -398,16 +399,6 @@ impl Held<'_> {
         self.eco
     }
 
-    /// Number of the set.
-    pub(super) fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// The CPU that is inside.
-    pub(super) fn cpu(&self) -> CpuIdx {
-        self.cpu
-    }
-
     /// Whole blocks on the set.
     pub(super) fn nr_whole(&self) -> u32 {
         self.set.nr_whole()
@@ -429,17 +420,18 @@ impl Held<'_> {
         if order == block_order {
             return self.alloc_whole(mt);
         }
+        let left = Cell::new(SEARCH_MAX);
         if order == Order::ZERO {
             if let Some(page) = self.alloc_page(mt) {
                 return Some(page);
             }
         } else {
             self.absorb();
-            if let Some(page) = self.alloc_run(order, mt) {
+            if let Some(page) = self.alloc_run(order, mt, &left) {
                 return Some(page);
             }
         }
-        self.alloc_fallback(order, mt)
+        self.alloc_fallback(order, mt, &left)
     }
 
     /// Takes a page out of the current block, or makes another one current.
@@ -560,7 +552,7 @@ impl Held<'_> {
 
     /// Takes a run smaller than a block: from the current block, from the fullest partial blocks that
     /// may well have one, from a whole block, and only then from any partial block.
-    fn alloc_run(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
+    fn alloc_run(&self, order: Order, mt: Migratetype, left: &Cell<usize>) -> Option<PageIdx> {
         let current = self.set.current[mt.idx()].load();
         if current != NO_BLOCK {
             let block = BlockIdx(current);
@@ -569,29 +561,29 @@ impl Held<'_> {
             }
         }
         let lists = &self.set.partial[mt.idx()];
-        self.run_from_partial(&lists[..=NR_BUCKETS], order, SEARCH_LIMIT, |_| true)
+        self.run_from_partial(&lists[..=NR_BUCKETS], order, SEARCH_LIMIT, left, |_| true)
             .or_else(|| self.run_from_whole(order, mt))
-            .or_else(|| self.run_from_partial(lists, order, SEARCH_MAX, |_| true))
+            .or_else(|| self.run_from_partial(lists, order, SEARCH_MAX, left, |_| true))
     }
 
-    /// Takes a run from a block of some lists, of which it looks at `limit` each, and at no more than
-    /// `SEARCH_MAX` in all. Blocks that have become empty where they are leave the list.
+    /// Takes a run from a block of some lists, of which it looks at `limit` each, and at `left` in all, which
+    /// become fewer. Blocks that have become empty where they are leave the list.
     fn run_from_partial(
         &self,
         lists: &[AtomicU32],
         order: Order,
         limit: usize,
+        left: &Cell<usize>,
         may_use: impl Fn(BlockIdx) -> bool,
     ) -> Option<PageIdx> {
         let blocks = self.blocks();
-        let mut left = SEARCH_MAX;
         for list in lists {
             let mut cursor = list.load();
-            let until = left.saturating_sub(limit);
-            while cursor != NO_BLOCK && left > until {
+            let until = left.get().saturating_sub(limit);
+            while cursor != NO_BLOCK && left.get() > until {
                 let block = BlockIdx(cursor);
                 cursor = blocks.get(block).next.load();
-                left -= 1;
+                left.set(left.get() - 1);
                 let nr_free = blocks.nr_free(block);
                 if nr_free == 0 {
                     self.unlist(block);
@@ -654,11 +646,6 @@ impl Held<'_> {
     /// was current. Returns whether it is whole now.
     pub(super) fn settle_all(&self, block: BlockIdx) -> bool {
         let blocks = self.blocks();
-        if blocks.pending(block).load() != 0 {
-            // Rather than absorb it behind the back of the stack: its next owner would hear of frees into it
-            // only from this set.
-            self.take_pending();
-        }
         self.absorb_block(block);
         if is_current(blocks, block) {
             self.retire_current(blocks.tag(block).mt);
@@ -668,7 +655,7 @@ impl Held<'_> {
 
     /// Takes pages of another type's blocks, which keep their type. Blocks of CMA type serve movable
     /// requests only.
-    fn alloc_fallback(&self, order: Order, mt: Migratetype) -> Option<PageIdx> {
+    fn alloc_fallback(&self, order: Order, mt: Migratetype, left: &Cell<usize>) -> Option<PageIdx> {
         let blocks = self.blocks();
         let may_use = |block| mt == Migratetype::Movable || !blocks.tag(block).cma;
         for other in Migratetype::PCP.into_iter().filter(|&other| other != mt) {
@@ -680,7 +667,7 @@ impl Held<'_> {
                 }
             }
             let lists = &self.set.partial[other.idx()];
-            if let Some(page) = self.run_from_partial(lists, order, SEARCH_MAX, may_use) {
+            if let Some(page) = self.run_from_partial(lists, order, SEARCH_MAX, left, may_use) {
                 self.count_fallback();
                 return Some(page);
             }
@@ -744,7 +731,8 @@ impl Held<'_> {
             return;
         }
         let scale = self.set.refill_scale.load();
-        let wanted = (self.eco.batch << scale).min(self.eco.high / 2).max(1);
+        let wanted = (self.eco.batch.min(STRETCH) << scale).min(STRETCH);
+        let wanted = wanted.min(self.eco.high / 2).max(1);
         if scale < REFILL_SCALE_MAX {
             self.set.refill_scale.store(scale + 1);
         }
@@ -861,7 +849,7 @@ impl Held<'_> {
     }
 
     /// Takes in what others freed into a stretch of blocks.
-    fn take_pending(&self) {
+    pub(super) fn take_pending(&self) {
         let (blocks, pending) = (self.blocks(), &self.eco.pending);
         pending.take(blocks, self.id, STRETCH, |block| match self.owns(block) {
             true => self.absorb_block(block),

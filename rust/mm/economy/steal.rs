@@ -17,7 +17,7 @@ use super::{
 use crate::mm::{
     platform::{mb, pin},
     stats::Event,
-    types::{BlockIdx, CpuIdx, Migratetype, Order, PageIdx},
+    types::{BlockIdx, Context, CpuIdx, Migratetype, Order, PageIdx},
 };
 use core::ops::Range;
 
@@ -103,8 +103,9 @@ impl Economy {
             let mut again = search == 0 && order == Order::ZERO;
             for mut rest in all.clone() {
                 while let Some((first, best)) = self.find_block(rest.clone(), order, mt) {
-                    let found = (self.take_from(cpu, best, order, mt))
-                        .or_else(|| self.take_from(cpu, first, order, mt));
+                    let take = |block| self.take_from(cpu, block, order, mt);
+                    let other = (best != first).then_some(first);
+                    let found = take(best).or_else(|| other.and_then(take));
                     if let Some(page) = found {
                         self.search_start.store(first.0);
                         return Some(page);
@@ -163,18 +164,26 @@ impl Economy {
         for _ in 0..CHASES {
             let set = match self.blocks.tag(block).holder {
                 Holder::Set(set) => set,
-                Holder::Zone => return self.enter_waiting(cpu).alloc(order, mt),
+                Holder::Zone => {
+                    // A tag says so a moment before the zone has the block.
+                    drop(self.zone.lock());
+                    return self.enter_waiting(cpu).alloc(order, mt);
+                }
                 Holder::Given | Holder::Hole => return None,
             };
             let held = self.hold(cpu, set);
             if !held.owns(block) {
                 continue;
             }
+            held.take_pending_if_any([block]);
             let page = held.alloc_from(block, order, mt)?;
-            if set != cpu.0 && held.owns(block) {
+            // Of frees into a block that is still on its stack only the present owner would hear.
+            let is_pending = self.blocks.pending(block).load() != 0;
+            if set != cpu.0 && held.owns(block) && !is_pending {
                 // As in `steal_whole()`.
                 let _pinned = pin();
                 held.give(block, cpu.0);
+                held.give_up_pending();
                 drop(held);
                 self.count_steal(cpu, 1);
                 self.enter_waiting(cpu).adopt(block);
@@ -185,9 +194,15 @@ impl Economy {
     }
 
     /// Allocates a run of blocks, more than one, from wherever they are: blocks on sets go to the zone, but
-    /// only if all of the run is free. Task context.
+    /// only if all of the run is free. Outside of task context the sets of other CPUs are left alone.
     #[cold]
-    pub(super) fn gather(&self, cpu: CpuIdx, nr: Order, mt: Migratetype) -> Option<PageIdx> {
+    pub(super) fn gather(
+        &self,
+        cpu: CpuIdx,
+        nr: Order,
+        mt: Migratetype,
+        ctx: Context,
+    ) -> Option<PageIdx> {
         let runs = (0..self.blocks.nr_blocks())
             .step_by(nr.pages() as usize)
             .map(|first| first..first + nr.pages())
@@ -195,10 +210,10 @@ impl Economy {
         for _ in 0..SEARCHES {
             let mut again = false;
             for run in runs.clone() {
-                if !self.may_gather(run.clone(), mt) {
+                if !self.may_gather(cpu, run.clone(), mt, ctx) {
                     continue;
                 }
-                let there = self.bring_to_zone(cpu, run.clone());
+                let there = self.bring_to_zone(cpu, run.clone(), ctx);
                 let first = BlockIdx(run.start);
                 let page = there.then(|| self.take_blocks(cpu, nr, mt, Some(first)));
                 if let Some(page) = page.flatten() {
@@ -214,8 +229,10 @@ impl Economy {
         None
     }
 
-    /// Whether all blocks of a run look free, and as if they could be given out together for `mt`.
-    fn may_gather(&self, mut run: Range<u32>, mt: Migratetype) -> bool {
+    /// Whether all blocks of a run look free and within reach, and as if they could be given out together
+    /// for `mt`.
+    fn may_gather(&self, cpu: CpuIdx, mut run: Range<u32>, mt: Migratetype, ctx: Context) -> bool {
+        let in_reach = |set| ctx == Context::Task || set == cpu.0 || set == self.shared_id();
         let cma = self.blocks.tag(BlockIdx(run.start)).cma;
         run.all(|block| {
             let tag = self.blocks.tag(BlockIdx(block));
@@ -223,7 +240,7 @@ impl Economy {
                 && tag.cma == cma
                 && match tag.holder {
                     Holder::Zone => true,
-                    Holder::Set(_) => self.blocks.is_all_free(BlockIdx(block)),
+                    Holder::Set(set) => in_reach(set) && self.blocks.is_all_free(BlockIdx(block)),
                     Holder::Given | Holder::Hole => false,
                 }
         })
@@ -231,19 +248,33 @@ impl Economy {
 
     /// Puts all blocks of a run in the zone, each set that has some of them being entered once for a
     /// stretch. Returns whether they are all there.
-    fn bring_to_zone(&self, cpu: CpuIdx, run: Range<u32>) -> bool {
+    fn bring_to_zone(&self, cpu: CpuIdx, run: Range<u32>, ctx: Context) -> bool {
         run.clone().all(|block| {
             (0..CHASES).any(|_| match self.blocks.tag(BlockIdx(block)).holder {
                 Holder::Zone => true,
                 Holder::Set(set) => {
                     let stretch = block..run.end.min(block + STRETCH);
-                    self.hold(cpu, set).give_to_zone(stretch);
-                    self.stats.inc(cpu, Event::TargetedDrain);
-                    self.blocks.tag(BlockIdx(block)).holder == Holder::Zone
+                    self.set_to_zone(cpu, set, stretch, ctx)
+                        && self.blocks.tag(BlockIdx(block)).holder == Holder::Zone
                 }
                 Holder::Given | Holder::Hole => false,
             })
         })
+    }
+
+    /// Gives what a set has whole of a stretch of blocks back to the zone. False if it cannot be entered.
+    fn set_to_zone(&self, cpu: CpuIdx, set: u32, stretch: Range<u32>, ctx: Context) -> bool {
+        if ctx == Context::Task {
+            self.stats.inc(cpu, Event::TargetedDrain);
+            self.hold(cpu, set).give_to_zone(stretch);
+        } else if set == self.shared_id() {
+            self.enter_shared(cpu).give_to_zone(stretch);
+        } else if let Some(own) = self.enter(cpu).filter(|_| set == cpu.0) {
+            own.give_to_zone(stretch);
+        } else {
+            return false;
+        }
+        true
     }
 
     /// Gives everything whole of a set back to the zone.
@@ -262,15 +293,13 @@ impl Economy {
         let nr_blocks = self.blocks.nr_blocks();
         let is_dead = |block| self.blocks.tag(BlockIdx(block)).holder == Holder::Set(dead.0);
         for first in (0..nr_blocks).step_by(STRETCH as usize) {
-            let mut stretch = first..nr_blocks.min(first + STRETCH);
+            let stretch = first..nr_blocks.min(first + STRETCH);
             if stretch.clone().any(is_dead) {
                 let held = self.seize(cpu, dead);
                 let shared = self.enter_shared(cpu);
-                stretch.by_ref().for_each(|block| {
-                    if is_dead(block) {
-                        held.hand_over(BlockIdx(block), &shared);
-                    }
-                });
+                for block in stretch.filter(|&block| is_dead(block)) {
+                    held.hand_over(BlockIdx(block), &shared);
+                }
             }
         }
         // ORDERING: C1 before C2 of the pending protocol.
@@ -313,17 +342,29 @@ impl Held<'_> {
             self.give(block, to);
             stolen.push(block);
         }
+        self.give_up_pending();
         stolen
     }
 
-    /// Lets a block go; it belongs to set `to` then.
+    /// Lets a block go; it belongs to set `to` then. [`Held::give_up_pending`] comes next.
     fn give(&self, block: BlockIdx, to: u32) {
-        let eco = self.economy();
         self.unlist(block);
-        eco.blocks.set_holder(block, Holder::Set(to));
+        self.economy().blocks.set_holder(block, Holder::Set(to));
+    }
+
+    /// Hands on what others freed into blocks that have been let go.
+    fn give_up_pending(&self) {
         // ORDERING: C1 before C2 of the pending protocol.
         mb();
-        (eco.pending).pass_on(&eco.blocks, self.id(), eco.stray(self.cpu()));
+        self.take_pending();
+    }
+
+    /// Takes in a stretch of what is pending, if a block of some is.
+    fn take_pending_if_any(&self, blocks: impl IntoIterator<Item = BlockIdx>) {
+        let is_pending = |block| self.economy().blocks.pending(block).load() != 0;
+        if blocks.into_iter().any(is_pending) {
+            self.take_pending();
+        }
     }
 
     /// Takes in a block that was given to this set.
@@ -336,6 +377,7 @@ impl Held<'_> {
 
     /// Gives the blocks of a range that are this set's, and whole, back to the zone.
     fn give_to_zone(&self, range: Range<u32>) {
+        self.take_pending_if_any(range.clone().map(BlockIdx));
         let settle = |&block: &BlockIdx| self.owns(block) && self.settle_all(block);
         if range.clone().map(BlockIdx).filter(settle).count() == 0 {
             return;
@@ -351,5 +393,82 @@ impl Held<'_> {
         self.unlist(block);
         to.own(block);
         to.relist(block);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    //! States that last for an instant only, made by hand.
+
+    use super::*;
+    use crate::mm::{Config, ListPolicy, PageAllocator, Report};
+
+    const MOVABLE: Migratetype = Migratetype::Movable;
+
+    fn zone(blocks: u32) -> Economy {
+        Economy::new(&Config {
+            policy: ListPolicy::Pcp,
+            range_pages: &[blocks << 9],
+            block_order: 9,
+            nr_cpus: 4,
+            online_cpus: 4,
+            batch: None,
+            high: Some(1024),
+            cma_percent: 0,
+        })
+        .unwrap()
+    }
+
+    fn alloc(eco: &Economy, cpu: u32) -> Option<PageIdx> {
+        eco.alloc(CpuIdx(cpu), Order::ZERO, MOVABLE, Context::Task)
+            .ok()
+    }
+
+    fn free(eco: &Economy, cpu: u32, page: PageIdx) {
+        eco.free(CpuIdx(cpu), page, Order::ZERO, Context::Task)
+            .unwrap();
+    }
+
+    /// A freer has said that a block is pending, and not pushed it yet: nobody else will.
+    #[test]
+    fn a_freer_that_is_stopped_hides_nothing() {
+        let eco = zone(2);
+        let all: std::vec::Vec<_> = core::iter::from_fn(|| alloc(&eco, 0)).collect();
+        for block in 0..2 {
+            let page = PageIdx(block << 9);
+            assert!(eco.blocks.put_remote_in_word(page, Order::ZERO));
+            assert_eq!(eco.blocks.pending(BlockIdx(block)).swap(1), 0);
+        }
+        for &page in all.iter().filter(|page| page.0 % 512 != 0) {
+            free(&eco, 2, page);
+        }
+        assert_eq!(Report::free_pages(&eco), 1024);
+        let run = eco.alloc(CpuIdx(3), Order::new(10), MOVABLE, Context::Task);
+        eco.free(CpuIdx(3), run.unwrap(), Order::new(10), Context::Task)
+            .unwrap();
+        for cpu in 0..4 {
+            assert!(alloc(&eco, cpu).is_some(), "CPU {cpu}");
+        }
+        let rest = core::iter::from_fn(|| alloc(&eco, 0)).count();
+        assert_eq!(rest, 1024 - 4);
+    }
+
+    /// The second of two frees of a page comes when its block has been given out whole.
+    #[test]
+    fn a_late_double_free_is_forgotten_before_its_page_is_used() {
+        let eco = zone(1);
+        let (page, whole) = (PageIdx(7), Order::new(9));
+        let block = eco.alloc(CpuIdx(0), whole, MOVABLE, Context::Task).unwrap();
+        assert!(eco.blocks.put_remote_in_word(page, Order::ZERO));
+        assert_eq!(eco.check(), Ok(()));
+        eco.free(CpuIdx(0), block, whole, Context::Task).unwrap();
+        assert_eq!(eco.check(), Ok(()));
+        let all: std::vec::Vec<_> = core::iter::from_fn(|| alloc(&eco, 0)).collect();
+        assert_eq!(all.len(), 512);
+        free(&eco, 1, PageIdx(8));
+        assert_eq!(alloc(&eco, 0), Some(PageIdx(8)));
+        assert_eq!(alloc(&eco, 0), None);
+        assert_eq!(eco.stats.total_event(Event::DoubleFree), 1);
+        assert_eq!(eco.check(), Ok(()));
     }
 }
