@@ -116,7 +116,7 @@ impl Economy {
             high: config
                 .high
                 .map_or(automatic as u32, |pages| pages >> block_order.get()),
-            search_start: CachePadded(AtomicU32::new(0)),
+            search_start: AtomicU32::new(0),
             last_refused: AtomicU64::new(0),
         };
         eco.add_ranges(config);

@@ -110,7 +110,7 @@ pub struct Economy {
     /// Most whole blocks that a set keeps.
     high: u32,
     /// The block where the last search in all sets found something.
-    search_start: CachePadded<AtomicU32>,
+    search_start: AtomicU32,
     /// The last free that was refused: page and CPU, plus one; 0 if none was.
     last_refused: AtomicU64,
 }
