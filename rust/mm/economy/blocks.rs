@@ -591,11 +591,6 @@ impl Blocks {
         find_run(words, order).is_some()
     }
 
-    /// Whether all pages of a block are free, locally or remotely. A glance from outside.
-    pub(super) fn is_all_free(&self, block: BlockIdx) -> bool {
-        (0..self.words_per_block()).all(|w| self.free_word(block, w) == !0)
-    }
-
     /// Clears the remote bits of a block of which every page is free: what two CPUs have freed at the same
     /// moment. Returns how many pages that is. By the holder of its set, or with the zone lock if it is in
     /// the zone.

@@ -232,17 +232,17 @@ impl Economy {
     /// Whether all blocks of a run look free and within reach, and as if they could be given out together
     /// for `mt`.
     fn may_gather(&self, cpu: CpuIdx, mut run: Range<u32>, mt: Migratetype, ctx: Context) -> bool {
-        let in_reach = |set| ctx == Context::Task || set == cpu.0 || set == self.shared_id();
-        let cma = self.blocks.tag(BlockIdx(run.start)).cma;
+        let blocks = &self.blocks;
+        let in_reach = |holder| match holder {
+            Holder::Set(set) => ctx == Context::Task || set == cpu.0 || set == self.shared_id(),
+            _ => true,
+        };
+        let cma = blocks.tag(BlockIdx(run.start)).cma;
         run.all(|block| {
-            let tag = self.blocks.tag(BlockIdx(block));
-            may_hold(tag, mt)
-                && tag.cma == cma
-                && match tag.holder {
-                    Holder::Zone => true,
-                    Holder::Set(set) => in_reach(set) && self.blocks.is_all_free(BlockIdx(block)),
-                    Holder::Given | Holder::Hole => false,
-                }
+            let tag = blocks.tag(BlockIdx(block));
+            tag.cma == cma
+                && in_reach(tag.holder)
+                && self.may_serve(BlockIdx(block), blocks.order(), mt)
         })
     }
 
